@@ -1,0 +1,1 @@
+"""Ekiben carries a model tracked in Weights & Biases to live traffic."""

@@ -1,0 +1,95 @@
+"""Settings: `[tool.ekiben]` in pyproject.toml, overridden by EKIBEN_* in the environment, overridden by flags."""
+
+import importlib
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, PyprojectTomlConfigSettingsSource
+from pydantic_settings import SettingsConfigDict as Config
+
+from ekiben.errors import NotFoundError, UsageError
+
+ROOT_MARKER = "bentofile.yaml"
+
+
+class Settings(BaseSettings):
+    model_config = Config(env_prefix="EKIBEN_", pyproject_toml_table_header=("tool", "ekiben"), extra="forbid")
+
+    project: str = Field("ekiben", description="W&B project that runs and models are logged to.")
+    entity: str = Field("", description="W&B entity (team or user); empty: the API key's own default.")
+    recipe: str = Field("digits", description="Recipe that commands use when none is named.")
+    port: int = Field(3000, ge=0, le=65535, description="Port of the local service, on loopback; 0 takes a free one.")
+    watch_seconds: float = Field(8.0, gt=0, description="How long a new release is watched before it is kept, in s.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # An empty environment variable means "not set", as it does for most tools.
+        return init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, _pyproject())
+
+
+def _pyproject() -> Path:
+    return find_root(Path.cwd()) / "pyproject.toml"
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder at or above `start` that holds bentofile.yaml."""
+    for folder in (start, *start.parents):
+        if (folder / ROOT_MARKER).is_file():
+            return folder
+    raise NotFoundError(
+        f"no {ROOT_MARKER} in {start} or above it",
+        wanted="a project's root: the folder that holds bentofile.yaml, bentos/, service/, workflows/, loadtests/",
+        next_step="change into your project's folder",
+    )
+
+
+class Project:
+    """A user's project: its root folder, its settings, and the folder `.ekiben/` where all state is kept."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.state = root / ".ekiben"
+
+    @classmethod
+    def here(cls) -> "Project":
+        return cls(find_root(Path.cwd()))
+
+    @cached_property
+    def settings(self) -> Settings:
+        try:
+            return Settings()  # type: ignore[call-arg]  # the sources fill it
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise UsageError(
+                f"settings: {wrong}", next_step="correct [tool.ekiben] in pyproject.toml or the EKIBEN_* variable"
+            ) from None
+
+    def load(self, reference: str) -> Any:
+        """The object that `package.module:name` names, imported from the project's root."""
+        module, _, name = reference.partition(":")
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        try:
+            return getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise  # the module is there; something that it imports is not
+            raise NotFoundError(f"no module {module} in {self.root}", next_step=f"create it, with {name} in it") from None
+        except AttributeError:
+            raise NotFoundError(f"module {module} has no {name}", next_step=f"define {name} in it") from None
+
+    def names(self, folder: str, inner: str) -> list[str]:
+        """What `folder` offers: the x of each `folder/<x>/<inner>` or, with inner '*.py', of each `folder/<x>.py`."""
+        pattern = inner if inner.startswith("*") else f"*/{inner}"
+        found = sorted((self.root / folder).glob(pattern))
+        return [path.stem if inner.startswith("*") else path.parent.name for path in found if path.stem != "__init__"]

@@ -1,0 +1,177 @@
+"""What every service does with HTTP, around BentoML's own application.
+
+Requests are checked before BentoML sees them, because BentoML logs a traceback with the input's values for each 4xx.
+Every error is `{"error": "<one sentence>"}`, the shape that BentoML itself uses; it never repeats input values.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, Self
+
+import bentoml
+from _bentoml_sdk.io_models import IODescriptor
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MOST_BYTES = 1 << 20
+"""Largest request body, in bytes."""
+BODY_SECONDS = 10.0
+"""How long a client may take to send a body."""
+
+_PARSED = "ekiben.parsed"
+_ELSEWHERE = "/unknown"
+
+
+class Contract(IODescriptor):
+    """A request body that `CheckedService` has already parsed and checked."""
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> Self:
+        return request.scope[_PARSED]
+
+
+class Answer(IODescriptor):
+    """A response body, sent as one piece of JSON."""
+
+    @classmethod
+    async def to_http_response(cls, obj: Self, serde: Any) -> Response:
+        return Response(obj.model_dump_json(), media_type="application/json")
+
+
+class CheckedService(bentoml.Service):
+    """A BentoML service whose requests are checked against their contracts; see the module's text."""
+
+    def to_asgi(self, is_main: bool = True) -> App:
+        contracts = {method.route: method.input_spec for method in self.apis.values()}
+        self.add_asgi_middleware(Checks, contracts=contracts)
+        app = super().to_asgi(is_main)
+        app.add_exception_handler(HTTPException, _http_error)
+        headers = [(b"x-model-version", str(model.tag).encode()) for model in self.models]
+        if self.bento is not None:
+            headers.append((b"x-bento-version", str(self.bento.tag).encode()))
+        return Front(app, _paths(app), headers)
+
+
+class Front:
+    """Stands before BentoML's metrics, which label each series with the raw path: unknown paths share one label.
+
+    Adds `headers` to every answer.
+    """
+
+    def __init__(self, app: App, paths: frozenset[str], headers: list[tuple[bytes, bytes]]) -> None:
+        self.app = app
+        self.paths = paths
+        self.headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        if scope["path"] not in self.paths:
+            scope["path"] = _ELSEWHERE
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self.headers]
+            await send(message)
+
+        return await self.app(scope, receive, sending)
+
+
+class Checks:
+    """Refuses a request that does not keep its route's contract; hands the parsed one on in the scope."""
+
+    def __init__(self, app: App, contracts: Mapping[str, type[BaseModel]]) -> None:
+        self.app = app
+        self.contracts = contracts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        posted = scope["type"] == "http" and scope["method"] == "POST"
+        if posted and (contract := self.contracts.get(scope["path"])):
+            try:
+                scope[_PARSED] = _parse(contract, await _body(scope, receive))
+            except HTTPException as refusal:
+                return await _error(refusal.status_code, refusal.detail)(scope, receive, send)
+            except ConnectionAbortedError:
+                return None
+        return await self.app(scope, receive, send)
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes:
+    headers = dict(scope["headers"])
+    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise HTTPException(415, "send the header Content-Type: application/json, and JSON in the body")
+    too_large = HTTPException(413, f"the body is larger than {MOST_BYTES:,} bytes; send fewer rows at once")
+    # The server has already checked that the length is a number and that the body keeps to it.
+    if int(headers.get(b"content-length", b"0")) > MOST_BYTES:
+        raise too_large
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body = message.get("body", b"")
+    else:
+        body = await _pieces(message, receive, too_large)
+    if len(body) > MOST_BYTES:
+        raise too_large
+    return body
+
+
+async def _pieces(message: MutableMapping[str, Any], receive: Receive, too_large: HTTPException) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                if message["type"] == "http.disconnect":
+                    raise ConnectionAbortedError
+                body += message.get("body", b"")
+                if len(body) > MOST_BYTES:
+                    raise too_large
+                if not message.get("more_body"):
+                    return bytes(body)
+                message = await receive()
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+
+
+def _parse(contract: type[BaseModel], body: bytes) -> BaseModel:
+    if not body.strip():
+        raise HTTPException(400, f"the body is empty; wanted a JSON object with {', '.join(contract.model_fields)}")
+    try:
+        return contract.model_validate_json(body)
+    except ValidationError as error:
+        mistake = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise HTTPException(400, _sentence(contract, mistake["type"], mistake["loc"], mistake["msg"])) from None
+
+
+def _sentence(contract: type[BaseModel], kind: str, where: tuple[int | str, ...], message: str) -> str:
+    if kind == "extra_forbidden":  # the place would be a name that the client made up
+        return f"unknown field; known: {', '.join(contract.model_fields)}"
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+    return f"{place or 'body'}: {message}"
+
+
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, headers)
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    return _error(error.status_code, error.detail, error.headers)
+
+
+def _paths(app: Starlette) -> frozenset[str]:
+    """Every path that the application answers."""
+    routes = {route.path for route in app.routes if isinstance(route, Route)}
+    mounts = [route for route in app.routes if isinstance(route, Mount)]
+    for mount in mounts:
+        folder = Path(mount.app.directory)
+        routes |= {f"{mount.path}/{path.relative_to(folder)}" for path in folder.rglob("*") if path.is_file()}
+    return frozenset(routes)

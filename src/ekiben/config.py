@@ -67,7 +67,7 @@ class Project:
     @cached_property
     def settings(self) -> Settings:
         try:
-            return Settings()  # type: ignore[call-arg]  # the sources fill it
+            return Settings()
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise UsageError(

@@ -1,0 +1,134 @@
+"""The steps of Ekiben's workflows: each a Hera runner script with typed input and output.
+
+A step runs in a process of its own, on a laptop as in a pod, and passes on only JSON parameters: no step needs a
+disk that another has seen. What a step does is the engine's business (`ekiben.pipeline.stages`); here it gets its name, its
+types and, where its verdict is not PASS, its exit code.
+"""
+
+# No `from __future__ import annotations` here: Hera reads the annotations themselves and fails on strings.
+from typing import Annotated
+
+from hera.workflows import Input, Output, Parameter, script
+
+IMAGE = "{{workflow.parameters.image}}"
+
+
+class TrainIn(Input):
+    recipe: str
+    params: dict[str, str]
+
+
+class TrainOut(Output):
+    model: Annotated[str, Parameter(name="model", description="ModelVersion as JSON")]
+
+
+@script(constructor="runner", image=IMAGE)
+def train(given: TrainIn) -> TrainOut:
+    from ekiben.pipeline import stages
+
+    return TrainOut(model=stages.train(given.recipe, given.params).model_dump_json())
+
+
+class GateIn(Input):
+    recipe: str
+    model: str
+
+
+class GateOut(Output):
+    verdict: Annotated[str, Parameter(name="verdict", description="Verdict as JSON")]
+
+
+@script(constructor="runner", image=IMAGE)
+def gate(given: GateIn) -> GateOut:
+    from ekiben.pipeline import stages
+
+    verdict = stages.gate(given.recipe, given.model)
+    return GateOut(verdict=verdict.model_dump_json(), exit_code=verdict.outcome.exit_code)
+
+
+class PackageIn(Input):
+    recipe: str
+    model: str
+
+
+class PackageOut(Output):
+    bento: Annotated[str, Parameter(name="bento", description="BentoRef as JSON")]
+
+
+@script(constructor="runner", image=IMAGE)
+def package(given: PackageIn) -> PackageOut:
+    from ekiben.pipeline import stages
+
+    return PackageOut(bento=stages.package(given.recipe, given.model).model_dump_json())
+
+
+class LoadTestIn(Input):
+    bento: str
+    slo: list[str]
+    run: str
+
+
+class LoadTestOut(Output):
+    verdict: Annotated[str, Parameter(name="verdict", description="Verdict as JSON")]
+    report: Annotated[str, Parameter(name="report", description="Where the report's folder is")]
+
+
+@script(constructor="runner", image=IMAGE)
+def load_test(given: LoadTestIn) -> LoadTestOut:
+    from ekiben.pipeline import stages
+
+    verdict, report = stages.load_test(given.bento, given.slo, given.run)
+    return LoadTestOut(verdict=verdict.model_dump_json(), report=report, exit_code=verdict.outcome.exit_code)
+
+
+class DeployIn(Input):
+    bento: str
+    report: str
+    run: str
+    by: str
+
+
+class DeployOut(Output):
+    release: Annotated[str, Parameter(name="release", description="Release as JSON")]
+    probe: Annotated[str, Parameter(name="probe", description="Probe through the switch, as JSON")]
+
+
+@script(constructor="runner", image=IMAGE)
+def deploy(given: DeployIn) -> DeployOut:
+    from ekiben.pipeline import stages
+
+    release, probe = stages.deploy(given.bento, given.report, given.run, given.by)
+    return DeployOut(release=release.model_dump_json(), probe=probe.model_dump_json())
+
+
+class WatchIn(Input):
+    release: str
+    seconds: float
+
+
+class WatchOut(Output):
+    verdict: Annotated[str, Parameter(name="verdict", description="Verdict as JSON")]
+    probe: Annotated[str, Parameter(name="probe", description="Probe through the watch, as JSON")]
+
+
+@script(constructor="runner", image=IMAGE)
+def watch(given: WatchIn) -> WatchOut:
+    from ekiben.pipeline import stages
+
+    verdict, probe = stages.watch(given.release, given.seconds)
+    return WatchOut(
+        verdict=verdict.model_dump_json(), probe=probe.model_dump_json(), exit_code=verdict.outcome.exit_code
+    )
+
+
+class ConcludeIn(Input):
+    recipe: str
+    run: str
+    status: str
+
+
+@script(constructor="runner", image=IMAGE)
+def conclude(given: ConcludeIn) -> None:
+    from ekiben.pipeline import stages
+
+    stages.conclude(given.recipe, given.run, given.status)

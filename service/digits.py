@@ -5,8 +5,8 @@ from pathlib import Path
 import bentoml
 from bentoml.models import BentoModel
 
-from service.contracts import PIXELS, DigitsAnswer, DigitsRequest
 from service.checks import CheckedService
+from service.contracts import PIXELS, DigitsAnswer, DigitsRequest
 from service.pinned import pinned_model
 
 MODEL = pinned_model("digits:latest")
@@ -27,8 +27,8 @@ class Digits:
     def __init__(self) -> None:
         # Here and not above: the process that only supervises the worker imports this module too.
         import numpy
-        import skops.io
         import sklearn
+        import skops.io
 
         self.array = numpy.array
         # The contract has checked what scikit-learn would check again.

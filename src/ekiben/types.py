@@ -145,3 +145,91 @@ class Probe(Value):
             worst_ms=max(self.worst_ms, later.worst_ms),
             first_failure=self.first_failure or later.first_failure,
         )
+
+
+class LoadPlan(Value):
+    """What load is offered: open loop, so each request has its time whether or not the service keeps up."""
+
+    rate: float = Field(100.0, gt=0, le=100_000, description="Requests offered, in requests/s.")
+    arrivals: Literal["poisson", "constant"] = Field("poisson", description="Random gaps, as from many users, or even.")
+    warm_up_s: float = Field(3.0, ge=0, le=3600, description="Load that is offered first and not judged, in s.")
+    measure_s: float = Field(20.0, gt=0, le=86_400, description="Load that is judged, in s.")
+    timeout_s: float = Field(5.0, gt=0, le=600, description="A request not answered in full after this failed, in s.")
+    seed: int = Field(1, ge=0, description="Seed of the arrival times: the same seed offers the same load.")
+    max_in_flight: int = Field(2_000, ge=1, le=20_000, description="Above this a request is dropped: run is invalid.")
+
+
+class Proportion(Value):
+    """A share between 0 and 1 with its 95 % bounds."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+class Percentile(Value):
+    """The latency, in ms from the scheduled time, that `level` percent of the requests kept, with its 95 % bounds.
+
+    A request without a right answer counts as infinitely slow, so that no error makes a percentile better; `ms` and
+    `lower_ms` are None where that is infinite, `upper_ms` also where the sample is too small for an upper bound.
+    `effective_samples` is how many independent requests the bounds are worth: queueing makes neighbours alike.
+    """
+
+    level: float
+    ms: float | None
+    lower_ms: float | None
+    upper_ms: float | None
+    effective_samples: int
+
+
+class ErrorKind(Value):
+    """How many requests failed in one way, and what one of them saw."""
+
+    kind: str
+    count: int
+    example: str
+
+
+class Second(Value):
+    """One second of the run: `at_s` from its start. Latencies are of the right answers only, None without any."""
+
+    at_s: int
+    warm_up: bool
+    offered: int
+    completed: int
+    errors: int
+    in_flight: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class LoadReport(Value):
+    """What a load test measured. All figures but the series leave the warm-up out; an INVALID report judges nothing."""
+
+    schema_version: Literal[1] = 1
+    validity: Literal["VALID", "INVALID"]
+    reason: str = ""  # why it is INVALID
+    subject: BentoRef | None = None
+    url: str
+    endpoint: str = ""  # such as "POST /predict"
+    started: datetime
+    settings: LoadPlan
+    requests: int = 0
+    failed: int = 0
+    dropped: int = 0
+    offered_rate: float = 0.0  # requests/s
+    achieved_rate: float = 0.0  # right answers/s that came before the end of the measured time
+    achieved: Proportion | None = None  # the same, as a share of what was offered
+    error_rate: Proportion | None = None
+    percentiles: tuple[Percentile, ...] = ()
+    lag_p99_ms: float = 0.0  # how late the generator itself started requests
+    lag_max_ms: float = 0.0
+    errors: tuple[ErrorKind, ...] = ()
+    series: tuple[Second, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        return self.validity == "VALID"
+
+    def percentile(self, level: float) -> Percentile | None:
+        return next((p for p in self.percentiles if p.level == level), None)

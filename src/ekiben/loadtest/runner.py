@@ -1,0 +1,102 @@
+"""Run Locust as a child process and bring home its report. Whatever goes wrong is an INVALID report, never a pass."""
+
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from pydantic import ValidationError
+
+from ekiben.files import write_atomically
+from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Job
+from ekiben.types import BentoRef, LoadPlan, LoadReport
+
+START_S = 30.0  # for Locust to start, on a busy machine
+END_S = 15.0  # to compute, write and end
+
+
+def run(
+    *,
+    locustfile: Path,
+    url: str,
+    golden: Path,
+    plan: LoadPlan,
+    subject: BentoRef | None,
+    out: Path,
+    on_progress: Callable[[str], None] | None = None,
+) -> LoadReport:
+    """Offer the plan's load to `url` and return what was measured; blocks for warm-up + measured time + a few seconds.
+
+    Leaves job.json, result.json and locust.log in `out`. Locust belongs to the caller's process group and ends when
+    the caller does. A Locust that fails, ends without a report or outlasts its deadline gives an INVALID report.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    result = (out / "result.json").absolute()
+    result.unlink(missing_ok=True)  # an older run's report must never stand for this one
+    job = Job(plan=plan, golden=golden.absolute(), result=result, subject=subject, parent=os.getpid())
+    job_file = (out / "job.json").absolute()
+    write_atomically(job_file, job.model_dump_json(indent=2))
+    started = datetime.now(UTC)
+    budget = START_S + plan.warm_up_s + plan.measure_s + plan.timeout_s + END_S
+    code, last = _locust(locustfile, url, job_file, out / "locust.log", budget, on_progress or (lambda line: None))
+    reason = f"Locust ended with exit code {code}" if code is not None else f"Locust was not done after {budget:.0f} s"
+    try:
+        report = LoadReport.model_validate_json(result.read_bytes())
+    except FileNotFoundError:
+        reason = f"{reason} and without a report: {last or 'it said nothing'}"
+    except ValidationError as error:
+        reason = f"{reason}; its report cannot be read: {error.errors()[0]['msg']}"
+    else:
+        if code == 0 or not report.valid:
+            return report
+        return report.model_copy(update={"validity": "INVALID", "reason": reason})
+    return LoadReport(validity="INVALID", reason=reason, subject=subject, url=url, started=started, settings=plan)
+
+
+def _locust(
+    locustfile: Path, url: str, job: Path, log: Path, budget: float, on_progress: Callable[[str], None]
+) -> tuple[int | None, str]:
+    """Exit code (None: killed at the deadline) and why it failed: its error, or the last line that it said."""
+    command = [sys.executable, "-m", "locust", "-f", str(locustfile), "--host", url, "--headless", "--only-summary"]
+    process = subprocess.Popen(
+        [*command, "--skip-log-setup"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, JOB: str(job), "PYTHONUNBUFFERED": "1"},
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
+    deadline = time.monotonic() + budget
+    last = ""
+    try:
+        with log.open("w", encoding="utf-8") as file:
+            while (line := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+                file.write(line)
+                if line.startswith(PROGRESS):
+                    on_progress(line.removeprefix(PROGRESS).strip())
+                if not last.startswith(ERROR):
+                    last = line.strip() or last
+        return process.wait(timeout=max(1.0, deadline - time.monotonic())), last.removeprefix(ERROR)
+    except (queue.Empty, subprocess.TimeoutExpired):
+        return None, last
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+
+
+def _pump(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)

@@ -1,8 +1,8 @@
 """The steps of Ekiben's workflows: each a Hera runner script with typed input and output.
 
 A step runs in a process of its own, on a laptop as in a pod, and passes on only JSON parameters: no step needs a
-disk that another has seen. What a step does is the engine's business (`ekiben.pipeline.stages`); here it gets its name, its
-types and, where its verdict is not PASS, its exit code.
+disk that another has seen. What a step does is the engine's business (`ekiben.pipeline.stages`); here it gets its name,
+its types and, where its verdict is not PASS, its exit code. `result` is the line that a person reads at its end.
 """
 
 # No `from __future__ import annotations` here: Hera reads the annotations themselves and fails on strings.
@@ -26,7 +26,8 @@ class TrainOut(Output):
 def train(given: TrainIn) -> TrainOut:
     from ekiben.pipeline import stages
 
-    return TrainOut(model=stages.train(given.recipe, given.params).model_dump_json())
+    model = stages.train(given.recipe, given.params)
+    return TrainOut(model=model.model_dump_json(), result=str(model))
 
 
 class GateIn(Input):
@@ -43,7 +44,7 @@ def gate(given: GateIn) -> GateOut:
     from ekiben.pipeline import stages
 
     verdict = stages.gate(given.recipe, given.model)
-    return GateOut(verdict=verdict.model_dump_json(), exit_code=verdict.outcome.exit_code)
+    return GateOut(verdict=verdict.model_dump_json(), result=str(verdict), exit_code=verdict.outcome.exit_code)
 
 
 class PackageIn(Input):
@@ -59,7 +60,8 @@ class PackageOut(Output):
 def package(given: PackageIn) -> PackageOut:
     from ekiben.pipeline import stages
 
-    return PackageOut(bento=stages.package(given.recipe, given.model).model_dump_json())
+    bento = stages.package(given.recipe, given.model)
+    return PackageOut(bento=bento.model_dump_json(), result=str(bento))
 
 
 class LoadTestIn(Input):
@@ -78,7 +80,9 @@ def load_test(given: LoadTestIn) -> LoadTestOut:
     from ekiben.pipeline import stages
 
     verdict, report = stages.load_test(given.bento, given.slo, given.run)
-    return LoadTestOut(verdict=verdict.model_dump_json(), report=report, exit_code=verdict.outcome.exit_code)
+    return LoadTestOut(
+        verdict=verdict.model_dump_json(), report=report, result=str(verdict), exit_code=verdict.outcome.exit_code
+    )
 
 
 class DeployIn(Input):
@@ -98,7 +102,11 @@ def deploy(given: DeployIn) -> DeployOut:
     from ekiben.pipeline import stages
 
     release, probe = stages.deploy(given.bento, given.report, given.run, given.by)
-    return DeployOut(release=release.model_dump_json(), probe=probe.model_dump_json())
+    return DeployOut(
+        release=release.model_dump_json(),
+        probe=probe.model_dump_json(),
+        result=f"{release.bento} is live in {release.slot}",
+    )
 
 
 class WatchIn(Input):
@@ -117,7 +125,10 @@ def watch(given: WatchIn) -> WatchOut:
 
     verdict, probe = stages.watch(given.release, given.seconds)
     return WatchOut(
-        verdict=verdict.model_dump_json(), probe=probe.model_dump_json(), exit_code=verdict.outcome.exit_code
+        verdict=verdict.model_dump_json(),
+        probe=probe.model_dump_json(),
+        result=str(verdict),
+        exit_code=verdict.outcome.exit_code,
     )
 
 

@@ -77,7 +77,7 @@ def save(model: Any, split: Split, folder: Path) -> None:
 def examples(model: Any, split: Split) -> list[Example]:
     rows = split.test_x[:64]
     return [
-        Example({"rows": [row.tolist()]}, {"classes": [int(digit)]})
+        Example({"rows": [row.astype(int).tolist()]}, {"classes": [int(digit)]})
         for row, digit in zip(rows, model.predict(rows), strict=True)
     ]
 

@@ -100,7 +100,7 @@ def read(document: Json) -> Document:
 
 def _refuse(where: str, given: Mapping[str, Json], known: set[str]) -> None:
     for key, value in given.items():
-        if key not in known and key not in _PLACEMENT and value not in (None, {}, []):
+        if key not in known and key not in _PLACEMENT and value is not None:
             raise UnsupportedError(
                 f"{where}.{key} is not supported by the local engine",
                 wanted=f"only {', '.join(sorted(known))}",

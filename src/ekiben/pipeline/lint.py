@@ -48,7 +48,16 @@ def _check_tasks(document: Document, template: Template) -> None:
             raise UsageError(f"{where} depends on {name!r}, which is not there", wanted=_names(tasks))
         for reference in _references(task):
             _check_reference(document, template, tasks, reference, where)
-    order(waits)
+    above: dict[str, set[str]] = {}
+    for name in order(waits):
+        above[name] = waits[name].union(*(above[need] for need in waits[name]))
+        for reference in _references(tasks[name]):
+            kind, _, rest = reference.partition(".")
+            if kind == "tasks" and (needed := rest.partition(".")[0]) not in above[name]:
+                raise UsageError(
+                    f"templates.{template.name}.dag.{name} uses {{{{{reference}}}}} but does not wait for {needed}",
+                    next_step=f"add {needed} to its dependencies",
+                )
 
 
 def order(waits: Mapping[str, set[str]]) -> list[str]:

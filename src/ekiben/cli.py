@@ -1,0 +1,142 @@
+"""The command line. Each command is a thin shell over a plain function; what is heavy is imported inside it."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ekiben.errors import EkibenError
+
+if TYPE_CHECKING:
+    from ekiben.config import Project
+    from ekiben.platforms.local import LocalPlatform
+
+app = typer.Typer(
+    name="ekiben",
+    help="From a model tracked in Weights & Biases to live traffic: train, gate, Bento, load test, switch, watch.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+workflow = typer.Typer(help="The workflows as Argo documents.", no_args_is_help=True)
+app.add_typer(workflow, name="workflow")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="Recipe: a folder below bentos/; by default the project's own.")] = "",
+    param: Annotated[list[str] | None, typer.Option(help="Recipe parameter, such as label_noise=0.6.")] = None,
+    slo: Annotated[list[str] | None, typer.Option(help="Service-level objective to override: p99=50ms.")] = None,
+    workflow: Annotated[str, typer.Option(help="Workflow: a module below workflows/.")] = "release",
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a workflow on this machine: from data to live traffic.
+
+    Example: ekiben run digits --param C=0.05 --slo p99=100ms
+    """
+    from ekiben.pipeline import rehearsal
+
+    code = rehearsal.run(_project(), workflow, recipe, _pairs("--param", param or []), slo or [], as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def status(service: Service = "", as_json: JsonFlag = False) -> None:
+    """Show what is live, what is idle, and where the service listens.
+
+    Example: ekiben status
+    """
+    from ekiben.platforms import show
+
+    observed = _platform(service).observe()
+    _out(observed.model_dump(mode="json") if as_json else show.status(observed))
+
+
+@app.command()
+def history(service: Service = "", as_json: JsonFlag = False) -> None:
+    """List what was live when, the newest last.
+
+    Example: ekiben history --json
+    """
+    from ekiben.platforms import show
+
+    releases = _platform(service).history()
+    _out([release.model_dump(mode="json") for release in releases] if as_json else show.history(releases))
+
+
+@app.command()
+def down(service: Service = "") -> None:
+    """Stop the service, its slots and the embedded tracker. All state is kept; `ekiben up` goes on from it.
+
+    Example: ekiben down
+    """
+    from ekiben import tracking
+
+    project = _project()
+    _platform(service).down()
+    tracking.tracker(project).stop()
+    _out("stopped")
+
+
+@workflow.command()
+def export(
+    name: Annotated[str, typer.Argument(help="Workflow: a module below workflows/.")] = "release",
+    write: Annotated[
+        bool, typer.Option("--write", help="Write it beside its definition instead of printing it.")
+    ] = False,
+) -> None:
+    """Print the workflow as the Argo document that `ekiben run` executes and Argo accepts.
+
+    Example: ekiben workflow export release > release.yaml
+    """
+    from ekiben.pipeline import definitions
+
+    project = _project()
+    text = definitions.export(project, name)
+    if write:
+        definitions.golden(project, name).write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+def _project() -> "Project":
+    from ekiben.config import Project
+
+    return Project.here()
+
+
+def _platform(service: str) -> "LocalPlatform":
+    from ekiben.platforms.local import LocalPlatform
+
+    project = _project()
+    return LocalPlatform(project.state, service or project.settings.recipe, project.settings.port)
+
+
+def _pairs(flag: str, texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise typer.BadParameter(f"{text!r} is not name=value", param_hint=flag)
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _out(value: object) -> None:
+    sys.stdout.write(value if isinstance(value, str) else json.dumps(value))
+    sys.stdout.write("\n")
+
+
+def main() -> None:
+    """Entry point of the console script: errors that a user can meet are shown without a traceback."""
+    try:
+        app()
+    except EkibenError as error:
+        sys.stderr.write(f"ekiben: {error}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""`ekiben run`: the exported document of a workflow, executed on this machine from end to end."""
+
+import getpass
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ekiben import tracking
+from ekiben.config import Project
+from ekiben.errors import ConflictError
+from ekiben.files import locked, write_atomically
+from ekiben.pipeline import definitions, document, lint, progress, stages, summary
+from ekiben.pipeline.local import Engine
+
+
+def run(
+    project: Project, workflow: str, recipe: str, params: Mapping[str, str], slo: list[str], *, as_json: bool
+) -> int:
+    """Execute `workflow` and tell a person, or with `as_json` a machine, what came of it. Returns the exit code.
+
+    What can be wrong with the user's words is found before the first step.
+    """
+    console = Console(stderr=as_json)
+    recipe = recipe or project.settings.recipe
+    stages.recipe(project, recipe).with_params(params)
+    stages.objectives(project, recipe, slo)
+    read = document.read(definitions.load(project, workflow))
+    lint.check(read)
+    given = {
+        "recipe": recipe,
+        "params": json.dumps(dict(params)),
+        "slo": json.dumps(slo),
+        "watch-seconds": str(project.settings.watch_seconds),
+        "by": getpass.getuser(),
+    }
+    name = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    folder = project.state / "runs" / name
+    try:
+        with locked(project.state / "run.lock", timeout=0):
+            env = {**os.environ, **tracking.environment(project), stages.RUN_FOLDER: str(folder)}
+            shown = progress.display(console)
+            engine = Engine(
+                read, name=name, root=project.root, folder=folder, env=env, tell=shown.tell,
+                parameters={key: value for key, value in given.items() if key in read.arguments},
+            )  # fmt: skip
+            try:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, lambda *_: engine.stop())
+                result = engine.run()
+            finally:
+                shown.close()
+    except ConflictError as error:
+        raise ConflictError(
+            "another `ekiben run` is at work in this project",
+            wanted="one run at a time: they would share the idle slot",
+            next_step="wait for it, or end it",
+        ) from error
+    ended = summary.of(result)
+    platform = stages.platform(project, recipe)
+    observed = platform.observe()
+    told = ended.as_json(observed.selector, platform.url if observed.selector else "")
+    write_atomically(folder / "summary.json", json.dumps(told, indent=2))
+    _show(console, ended, told, folder, stages.example(platform))
+    if as_json:
+        sys.stdout.write(json.dumps(told) + "\n")
+    return ended.exit_code
+
+
+def _show(console: Console, ended: summary.Summary, told: Mapping[str, Any], folder: Path, example: Any) -> None:
+    def line(key: str, text: str) -> None:
+        console.print(f"{key:<9}{text}", markup=False, highlight=False, soft_wrap=True)
+
+    console.print()
+    console.print(progress.table(ended.nodes))
+    console.print()
+    color = "green" if ended.verdict.passed else "red"
+    console.print(str(ended.verdict), style=color, markup=False, highlight=False, soft_wrap=True)
+    if told["active"]:
+        kept = "" if ended.exit_code == 0 else ", as before this run"
+        line("service", f"{told['url']}  ({told['active']}{kept})")
+    else:
+        line("service", "nothing is live")
+    if ended.report:
+        line("report", str(Path(ended.report) / "report.html"))
+    if ended.probe:
+        probe = ended.probe
+        failed = f"{probe.failed:,} failed" + (f" ({probe.first_failure})" if probe.failed else "")
+        line("probe", f"{probe.requests:,} requests through the switch, {failed}, worst {probe.worst_ms:.0f} ms")
+    line("logs", str(folder / "steps"))
+    if told["active"] and example:
+        request = json.dumps(example["request"], separators=(",", ":"))
+        line("try", f"curl -s {told['url']}{example['route']} -H 'Content-Type: application/json' -d '{request}'")
+        line("", f"# answers with {json.dumps(example['response'])}")

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import bentoml
 from _bentoml_sdk.io_models import IODescriptor
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -56,6 +57,10 @@ class CheckedService(bentoml.Service):
         self.add_asgi_middleware(Checks, contracts=contracts)
         app = super().to_asgi(is_main)
         app.add_exception_handler(HTTPException, _http_error)
+        if not any(method.batchable for method in self.apis.values()):
+            # What is answered within one turn of the event loop no timeout can interrupt; each one would leave a timer
+            # behind for a minute.
+            app.user_middleware = [each for each in app.user_middleware if each.cls is not TimeoutMiddleware]
         headers = [(b"x-model-version", str(model.tag).encode()) for model in self.models]
         if self.bento is not None:
             headers.append((b"x-bento-version", str(self.bento.tag).encode()))

@@ -30,11 +30,14 @@ class Digits:
         import sklearn
         import skops.io
 
+        from service.linear import probabilities
+
         self.array = numpy.array
         # The contract has checked what scikit-learn would check again.
         sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
-        self.pipeline = skops.io.load(Path(self.model.path) / "model.skops", trusted=[])
-        self.classes = self.pipeline.classes_
+        pipeline = skops.io.load(Path(self.model.path) / "model.skops", trusted=[])
+        self.classes = pipeline.classes_
+        self.probabilities = probabilities(pipeline, PIXELS)
         self._answer([[0.0] * PIXELS])  # the first call is slow; ready means warm
         # BentoML binds an endpoint anew, by inspecting its signature, each time that it is looked up.
         self.predict = self.predict
@@ -45,6 +48,6 @@ class Digits:
         return self._answer(rows)
 
     def _answer(self, rows: list[list[float]]) -> DigitsAnswer:
-        probabilities = self.pipeline.predict_proba(self.array(rows))
+        probabilities = self.probabilities(self.array(rows))
         classes = self.classes[probabilities.argmax(axis=1)]
         return DigitsAnswer.model_construct(classes=classes.tolist(), probabilities=probabilities.tolist())

@@ -1,0 +1,1 @@
+"""The same model behind other servers, for benchmarks to compare with."""

@@ -1,0 +1,63 @@
+"""One GraphQL request, from its JSON to its JSON."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ekiben.errors import EkibenError
+from ekiben.tracker import syntax
+from ekiben.tracker.graph.base import Context, User
+from ekiben.tracker.graph.mutations import Mutation
+from ekiben.tracker.graph.queries import Query
+from ekiben.tracker.graphql import GraphQLError, choose, execute
+from ekiben.tracker.state import State
+from ekiben.tracker.urls import Urls
+
+MAX_UNKNOWN = 200  # names remembered; who sends more than that is not the client
+
+
+def answer(state: State, user: User, urls: Urls, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The response's JSON: `data`, or `errors` and `data` null.
+
+    A query reads one moment; a mutation is all or nothing.
+    """
+    name = "?"
+    try:
+        document, operation = _operation(request)
+        name = operation.name or "?"
+        state.operations[name] += 1
+        variables = request.get("variables") or {}
+        if not isinstance(variables, dict):
+            raise GraphQLError("variables: an object is wanted")
+        mutation = operation.kind == "mutation"
+        with state.store.write() if mutation else state.store.read() as db:
+            context = Context(db, state.blobs, user, urls, state.protected_aliases)
+            root = Mutation(context) if mutation else Query(context)
+            return {"data": execute(document, operation, variables, root)}
+    except GraphQLError as error:
+        message = str(error)
+        if error.unknown:
+            _remember(state.unknown, name)
+            message = f"ekiben's tracker does not know the operation {name} wholly: {message}"
+        return _errors(message)
+    except syntax.GraphQLSyntaxError as error:
+        return _errors(f"not a GraphQL request: {error}")
+    except EkibenError as error:
+        return _errors(str(error))
+
+
+def _operation(request: Mapping[str, Any]) -> tuple[syntax.Document, syntax.Operation]:
+    text, name = request.get("query"), request.get("operationName")
+    if not isinstance(text, str) or not isinstance(name, str | None):
+        raise syntax.GraphQLSyntaxError("query must be text, and operationName too if there is one")
+    document = syntax.parse(text)
+    return document, choose(document, name)
+
+
+def _remember(unknown: Counter[str], name: str) -> None:
+    if name in unknown or len(unknown) < MAX_UNKNOWN:
+        unknown[name[:128]] += 1
+
+
+def _errors(message: str) -> dict[str, Any]:
+    return {"data": None, "errors": [{"message": message}]}

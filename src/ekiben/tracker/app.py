@@ -1,0 +1,136 @@
+"""The routes: who may ask, how much may be sent, and which module answers."""
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ekiben.errors import EkibenError
+from ekiben.tracker import filestream, keys, transfer
+from ekiben.tracker.answer import answer
+from ekiben.tracker.graph.base import Context, User
+from ekiben.tracker.graph.run_mutations import find_run
+from ekiben.tracker.graphql import GraphQLError
+from ekiben.tracker.state import State
+from ekiben.tracker.urls import Urls
+
+BODY_LIMIT = 32 << 20  # bytes of JSON; the client splits its streams well below
+WORKERS = 8  # threads: enough to keep two disks busy, few enough to keep memory flat
+
+
+def create_app(state: State) -> Starlette:
+    """The ASGI application over an open store."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = WORKERS
+        yield
+        state.store.close()
+
+    app = Starlette(
+        routes=[
+            Route("/graphql", graphql, methods=["POST"]),
+            Route("/files/{entity}/{project}/{run}/file_stream", file_stream, methods=["POST"]),
+            *transfer.ROUTES,
+            Route("/healthz", healthz),
+        ],
+        exception_handlers={HTTPException: _http_error, EkibenError: _ekiben_error, GraphQLError: _bad_request},
+        lifespan=lifespan,
+    )
+    app.state.tracker = state
+    return app
+
+
+async def graphql(request: Request) -> Response:
+    user = await authenticate(request)
+    body = await read_json(request)
+    state = request.app.state.tracker
+    return JSONResponse(await run_in_threadpool(answer, state, user, urls_for(request), body))
+
+
+async def file_stream(request: Request) -> Response:
+    user = await authenticate(request)
+    body = await read_json(request)
+    state: State = request.app.state.tracker
+    wanted = request.path_params
+
+    def receive() -> dict[str, Any]:
+        with state.store.write() as db:
+            context = Context(db, state.blobs, user, urls_for(request))
+            run = find_run(context, wanted["entity"], wanted["project"], wanted["run"])
+            filestream.receive(db, run.key, body)
+            return {"exitcode": None, "limits": {}, "stopped": bool(run.row["stop_requested"])}
+
+    return JSONResponse(await run_in_threadpool(receive))
+
+
+async def healthz(request: Request) -> Response:
+    state: State = request.app.state.tracker
+    return JSONResponse({"status": "ok", "unknown_operations": sorted(state.unknown)})
+
+
+async def authenticate(request: Request) -> User:
+    """Who asks. Raises HTTPException 401."""
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    key = value
+    if kind.lower() == "basic":
+        try:
+            key = base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
+            key = ""
+    state: State = request.app.state.tracker
+    user = await run_in_threadpool(keys.check, state.store, key.strip())
+    if user is None:
+        raise HTTPException(401, "the API key is not one of this tracker's, or was revoked")
+    return user
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises HTTPException 413, 415, 400."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        # What a page in a browser can send to a server elsewhere without asking first is never JSON.
+        raise HTTPException(415, "the body must be application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise HTTPException(413, f"the body is larger than {BODY_LIMIT >> 20} MiB")
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise HTTPException(400, "the body must be a JSON object")
+    return value
+
+
+def urls_for(request: Request) -> Urls:
+    return Urls(str(request.base_url).rstrip("/"), request.app.state.tracker.store.secret)
+
+
+def _error(status: int, message: str) -> Response:
+    # Both spellings are read by the client, in different places.
+    return JSONResponse({"error": message, "errors": [{"message": message}]}, status)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, error.detail)
+
+
+async def _bad_request(request: Request, error: Exception) -> Response:
+    return _error(404 if str(error).startswith("no ") else 400, str(error))
+
+
+async def _ekiben_error(request: Request, error: Exception) -> Response:
+    return _error(400, str(error))

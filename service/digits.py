@@ -39,8 +39,6 @@ class Digits:
         self.classes = pipeline.classes_
         self.probabilities = probabilities(pipeline, PIXELS)
         self._answer([[0.0] * PIXELS])  # the first call is slow; ready means warm
-        # BentoML binds an endpoint anew, by inspecting its signature, each time that it is looked up.
-        self.predict = self.predict
 
     @bentoml.api(route="/predict", input_spec=DigitsRequest, output_spec=DigitsAnswer)
     async def predict(self, rows: list[list[float]]) -> DigitsAnswer:

@@ -1,18 +1,18 @@
 """The SQLite file: its connections and its two kinds of transaction. What the tables mean is in schema.sql."""
 
-import json
 import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from queue import Empty, LifoQueue
-from typing import Any
 
 from ekiben.errors import IntegrityError
+from ekiben.tracker.sqlfunctions import register
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
@@ -47,7 +47,7 @@ class Store:
             )
         self.path.chmod(0o600)
         # executescript() would commit first; statement by statement, the schema is there wholly or not at all.
-        for statement in _statements(files(__package__).joinpath("schema.sql").read_text("utf-8")):
+        for statement in _statements("schema.sql"):
             db.execute(statement)
         db.execute("INSERT INTO meta VALUES ('secret', ?)", (secrets.token_hex(32),))
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -88,7 +88,9 @@ class Store:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # an acknowledged commit survives a power cut as well
         db.execute("PRAGMA foreign_keys = ON")
-        db.create_function("json_at", 2, _json_at, deterministic=True)
+        register(db)
+        for statement in _statements("views.sql"):
+            db.execute(statement)
         return db
 
     def close(self) -> None:
@@ -96,27 +98,12 @@ class Store:
             self._idle.get_nowait().close()
 
 
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
+@cache
+def _statements(name: str) -> tuple[str, ...]:
+    found, statement = [], ""
+    for line in files(__package__).joinpath(name).read_text("utf-8").splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
-            yield statement
+            found.append(statement)
             statement = ""
-
-
-def _json_at(text: str | None, path: str) -> Any:
-    """What `a.b.c` leads to in a JSON text, for SQL: SQLite's json_extract refuses the NaN that metrics may hold."""
-    try:
-        value = json.loads(text or "null")
-    except ValueError:
-        return None
-    while isinstance(value, dict):
-        if path in value:
-            value, path = value[path], ""
-            break
-        head, _, path = path.partition(".")
-        value = value.get(head)
-    if path or isinstance(value, dict | list):
-        return None if path else json.dumps(value)
-    return value
+    return tuple(found)

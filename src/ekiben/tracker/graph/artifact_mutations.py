@@ -6,7 +6,7 @@ from typing import Any
 from ekiben.tracker import manifest
 from ekiben.tracker.graph.artifacts import Artifact
 from ekiben.tracker.graph.base import Context, Row, from_id, listing, to_id
-from ekiben.tracker.graph.placing import place, set_alias
+from ekiben.tracker.graph.placing import check_alias, place, refuse_protected, set_alias
 from ekiben.tracker.graph.projects import check_name, ensure_project
 from ekiben.tracker.graph.run_mutations import find_run
 from ekiben.tracker.graphql import Args, GraphQLError, Node, field
@@ -35,7 +35,7 @@ class ArtifactMutations(Node):
         collection = self._sequence(given, entity, project_name)
         digest = given.text("digest", 64)
         wanted = {
-            "aliases": [alias.text("alias", 128) for alias in given.objects("aliases")],
+            "aliases": [self._alias(item) for item in given.objects("aliases")],
             "tags": [tag.text("tagName", 128) for tag in given.objects("tags")],
         }
         artifact = self.context.value(
@@ -68,6 +68,12 @@ class ArtifactMutations(Node):
             db.execute("INSERT OR IGNORE INTO run_outputs VALUES (?, ?, ?)", (run.key, artifact, now()))
         assert artifact is not None
         return self._created(artifact)
+
+    def _alias(self, item: Args) -> str:
+        alias = item.text("alias", 10_000)
+        check_alias(alias)
+        refuse_protected(self.context, alias)  # now, before gigabytes are sent in vain
+        return alias
 
     def _created(self, artifact: int) -> dict[str, Any]:
         return {"artifact": self.context.node("Artifact", artifact), "clientMutationId": None}

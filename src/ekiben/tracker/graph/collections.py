@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ekiben.tracker.graph import filters
 from ekiben.tracker.graph.base import Context, Row, listing, page, to_id
-from ekiben.tracker.graphql import Args, Node, field
+from ekiben.tracker.graphql import Args, GraphQLError, Node, field
 
 
 class ArtifactType(Node):
@@ -48,13 +48,12 @@ class ArtifactType(Node):
 
 
 def collections_page(context: Context, args: Args, scope: str, parameters: list[Any]) -> dict[str, Any]:
-    where, more = filters.collections(args.json("filters"))
-    key, descending = filters.collection_order(args.optional_text("order"))
+    where, more = filters.where(args.json("filters"), filters.COLLECTIONS)
+    key, descending = filters.order(args.optional_text("order"), filters.COLLECTIONS, "-id")
     return page(
         context,
         args,
-        f"SELECT * FROM (SELECT *, (SELECT json_group_array(tag) FROM collection_tags WHERE collection = id) AS tags"
-        f" FROM collections) WHERE {scope} AND {where}",
+        f"SELECT * FROM tagged_collections WHERE {scope} AND {where}",
         (*parameters, *more),
         lambda row: Collection(context, row),
         key=key,
@@ -135,23 +134,28 @@ class Collection(Row):
 
     @field
     def artifacts(self, args: Args) -> dict[str, Any]:
-        where, more = filters.artifacts(args.json("filters"))
-        key, descending = filters.artifact_order(args.optional_text("order"))
-        found = page(
-            self.context,
-            args,
-            "SELECT * FROM (SELECT a.*, m.version,"
-            " (SELECT json_group_array(tag) FROM artifact_tags WHERE artifact = a.id) AS tags"
-            f" FROM memberships m JOIN artifacts a ON a.id = m.artifact WHERE m.collection = ?) WHERE {where}",
-            (self.key, *more),
-            lambda row: (row["version"], Row.registry["Artifact"](self.context, row)),
-            key=key,
-            descending=descending,
-        )
+        """Its versions; the newest first unless told otherwise, as the client expects."""
+        found = memberships_page(self.context, args, "collection = ?", [self.key], "-version")
         for edge in found["edges"]:
-            version, edge["node"] = edge["node"]
-            edge["version"] = f"v{version}"
+            edge["version"] = f"v{edge['node'].row['version']}"
+            edge["node"] = edge["node"].artifact(args)
         return found
+
+
+def memberships_page(
+    context: Context, args: Args, scope: str, parameters: list[Any], order: str = "+id"
+) -> dict[str, Any]:
+    where, more = filters.where(args.json("filters"), filters.VERSIONS)
+    key, descending = filters.order(args.optional_text("order"), filters.VERSIONS, order)
+    return page(
+        context,
+        args,
+        f"SELECT * FROM tagged_versions WHERE {scope} AND {where}",
+        (*parameters, *more),
+        lambda row: Membership(context, row),
+        key=key,
+        descending=descending,
+    )
 
 
 class Membership(Row):
@@ -178,6 +182,25 @@ class Membership(Row):
         artifact: Any = self.context.node("Artifact", self.row["artifact"])
         found: dict[str, Any] = artifact.files_page(args)
         return found
+
+
+def find_collection(context: Context, given: Args) -> int:
+    """The collection that an input's entityName, projectName and artifactCollectionName name. Raises GraphQLError."""
+    entity, project = (
+        given.optional_text("entityName", 10_000) or context.user.entity,
+        given.text("projectName", 10_000),
+    )
+    name = given.text("artifactCollectionName", 10_000)
+    found = context.value(
+        "SELECT c.id FROM collections c JOIN projects p ON p.id = c.project"
+        " WHERE p.entity = ? AND p.name = ? AND c.name = ?",
+        entity,
+        project,
+        name,
+    )
+    if found is None:
+        raise GraphQLError(f"no collection {name[:80]!r} in {entity[:80]}/{project[:80]}")
+    return int(found)
 
 
 def tag(name: str) -> dict[str, Any]:

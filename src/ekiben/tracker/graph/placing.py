@@ -1,5 +1,7 @@
 """Versions and aliases of a collection: the numbers and names under which an artifact is found in it."""
 
+import sqlite3
+
 from ekiben.tracker.graph.base import Context
 from ekiben.tracker.graphql import GraphQLError
 from ekiben.tracker.store import now
@@ -26,7 +28,7 @@ def place(context: Context, collection: int, artifact: int) -> int:
 def set_alias(context: Context, collection: int, alias: str, artifact: int) -> None:
     """Makes the alias name this artifact's version; whatever it named before loses it."""
     check_alias(alias)
-    _refuse_protected(context, alias)
+    refuse_protected(context, alias)
     membership = context.value("SELECT id FROM memberships WHERE collection = ? AND artifact = ?", collection, artifact)
     if membership is None:
         raise GraphQLError(f"the artifact is not in the collection, so {alias!r} cannot name it there")
@@ -39,11 +41,20 @@ def set_alias(context: Context, collection: int, alias: str, artifact: int) -> N
 
 def remove_alias(context: Context, collection: int, alias: str, artifact: int) -> None:
     """Takes the alias from this artifact's version; if it has moved on meanwhile, it stays where it is."""
-    _refuse_protected(context, alias)
+    refuse_protected(context, alias)
     context.db.execute(
         "DELETE FROM aliases WHERE collection = ? AND alias = ? AND membership IN"
         " (SELECT id FROM memberships WHERE collection = ? AND artifact = ?)",
         (collection, alias, collection, artifact),
+    )
+
+
+def settle_latest(db: sqlite3.Connection, collection: int) -> None:
+    """After a version has gone: `latest` names the newest that is left."""
+    db.execute(
+        "INSERT OR IGNORE INTO aliases (collection, alias, membership)"
+        " SELECT collection, 'latest', id FROM memberships WHERE collection = ? ORDER BY version DESC LIMIT 1",
+        (collection,),
     )
 
 
@@ -52,6 +63,6 @@ def check_alias(alias: str) -> None:
         raise GraphQLError(f"alias {alias[:80]!r}: 1 to {ALIAS_LIMIT} characters, without / and :, are wanted")
 
 
-def _refuse_protected(context: Context, alias: str) -> None:
+def refuse_protected(context: Context, alias: str) -> None:
     if alias in context.protected_aliases and not context.user.admin:
         raise GraphQLError(f"alias {alias!r} is protected; a key that may change it is needed")

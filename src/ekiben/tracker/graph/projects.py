@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from ekiben.tracker.graph import filters
 from ekiben.tracker.graph.base import Context, Row, listing, page, to_id
 from ekiben.tracker.graph.collections import ArtifactType, Collection, collections_page
+from ekiben.tracker.graph.entities import Entity, user
 from ekiben.tracker.graphql import Args, GraphQLError, field
 from ekiben.tracker.store import now
 
@@ -54,8 +55,8 @@ class Project(Row):
         return to_id("ProjectInternalId", self.key)
 
     @field
-    def entity(self, args: Args) -> dict[str, Any]:
-        return entity(self.context, self.row["entity"])
+    def entity(self, args: Args) -> Entity:
+        return Entity(self.context, self.row["entity"])
 
     @field
     def user(self, args: Args) -> dict[str, Any]:
@@ -78,6 +79,14 @@ class Project(Row):
         return True
 
     @field
+    def members(self, args: Args) -> list[Any]:
+        return []  # whoever has a key may do everything; there are no roles to list
+
+    @field
+    def team_members(self, args: Args) -> list[Any]:
+        return []
+
+    @field
     def run(self, args: Args) -> Row | None:
         return self.context.node("Run", self._run_id(args.text("name", 10_000)))
 
@@ -91,15 +100,15 @@ class Project(Row):
 
     @field
     def run_count(self, args: Args) -> int:
-        where, parameters = filters.runs(args.json("filters"))
+        where, parameters = filters.where(args.json("filters"), filters.RUNS)
         return int(
             self.context.value(f"SELECT COUNT(*) FROM runs WHERE project = ? AND {where}", self.key, *parameters)
         )
 
     @field
     def runs(self, args: Args) -> dict[str, Any]:
-        where, parameters = filters.runs(args.json("filters"))
-        key, descending = filters.run_order(args.optional_text("order"))
+        where, parameters = filters.where(args.json("filters"), filters.RUNS)
+        key, descending = filters.order(args.optional_text("order"), filters.RUNS, "+created_at")
         return page(
             self.context,
             args,
@@ -149,47 +158,3 @@ class Project(Row):
             (self.key, name),
         )
         return [ArtifactType(self.context, self.key, row) for row in rows]
-
-
-def entity(context: Context, name: str) -> dict[str, Any]:
-    """An entity, by whatever name: here it is a name space and nothing more, and its own organisation."""
-    return {
-        "__typename": "Entity",
-        "id": to_id("Entity", 0) if name == context.user.entity else to_id("Entity", 1),
-        "name": name,
-        "entityType": "TEAM",
-        "isTeam": True,
-        "available": False,
-        "organization": lambda: organization(context, name),
-        "user": None,
-        "xxhashDigestsEnabled": False,
-    }
-
-
-def organization(context: Context, name: str) -> dict[str, Any]:
-    return {
-        "__typename": "Organization",
-        "id": to_id("Organization", 0),
-        "name": name,
-        "orgEntity": lambda: entity(context, name),
-        "coreWeaveOrganizationId": None,
-        "featureFlags": [],
-    }
-
-
-def user(context: Context) -> dict[str, Any]:
-    name = context.user.name
-    return {
-        "__typename": "User",
-        "id": to_id("User", 0),
-        "name": name,
-        "username": name,
-        "email": "",
-        "admin": False,
-        "flags": "{}",
-        "entity": context.user.entity,
-        "deletedAt": None,
-        "apiKeys": listing([]),
-        "teams": listing([{"name": context.user.entity}]),
-        "organizations": lambda: [organization(context, context.user.entity)],
-    }

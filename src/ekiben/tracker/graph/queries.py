@@ -3,13 +3,16 @@
 from typing import Any
 
 from ekiben.tracker.graph.base import Context, Row, page, to_id
-from ekiben.tracker.graph.projects import Project, entity, find_project, organization, user
+from ekiben.tracker.graph.entities import Entity, Organization, user
+from ekiben.tracker.graph.projects import Project, find_project
 from ekiben.tracker.graphql import Args, Node, field, field_named
 
 # What this server can do of what the client asks servers for; the names are the client's.
 FEATURES = (
     "LARGE_FILENAMES",
     "ARTIFACT_TAGS",
+    "ARTIFACT_REGISTRY_SEARCH",
+    "INCLUDE_ARTIFACT_TYPES_IN_REGISTRY_CREATION",
     "ARTIFACT_COLLECTION_MEMBERSHIP_FILES",
     "ARTIFACT_COLLECTIONS_FILTERING_SORTING",
     "ARTIFACT_DIGEST_ALGORITHM",
@@ -41,12 +44,12 @@ class Query(Node):
         }
 
     @field
-    def entity(self, args: Args) -> dict[str, Any]:
-        return entity(self.context, args.optional_text("name", 10_000) or self.context.user.entity)
+    def entity(self, args: Args) -> Entity:
+        return Entity(self.context, args.optional_text("name", 10_000) or self.context.user.entity)
 
     @field
-    def organization(self, args: Args) -> dict[str, Any]:
-        return organization(self.context, args.text("name", 10_000))
+    def organization(self, args: Args) -> Organization:
+        return Organization(self.context, args.text("name", 10_000))
 
     @field
     def project(self, args: Args) -> Project | None:

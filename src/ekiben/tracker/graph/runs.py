@@ -3,14 +3,13 @@
 import json
 import mimetypes
 import sqlite3
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from ekiben.tracker.graph.base import Row, listing, page, to_id
-from ekiben.tracker.graph.projects import user
+from ekiben.tracker.graph.entities import user
 from ekiben.tracker.graphql import Args, GraphQLError, field
+from ekiben.tracker.sqlfunctions import run_state
 
-CRASHED_AFTER_SECONDS = 300  # without a sign of life; W&B's own patience
 HISTORY, EVENTS, OUTPUT = "history", "events", "output"
 
 
@@ -45,7 +44,7 @@ class Run(Row):
 
     @field
     def user(self, args: Args) -> dict[str, Any]:
-        return {**user(self.context), "name": self.row["user"], "username": self.row["user"]}
+        return user(self.context, self.row["user"])
 
     @field
     def read_only(self, args: Args) -> bool:
@@ -57,9 +56,7 @@ class Run(Row):
 
     @field
     def state(self, args: Args) -> str:
-        state = str(self.row["state"])
-        silent = (datetime.now(UTC) - datetime.fromisoformat(self.row["heartbeat_at"])).total_seconds()
-        return "crashed" if state == "running" and silent > CRASHED_AFTER_SECONDS else state
+        return run_state(self.row["state"], self.row["heartbeat_at"])
 
     @field
     def stopped(self, args: Args) -> bool:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from ekiben.tracker.graph.base import Context, Row, to_id
-from ekiben.tracker.graph.placing import place, remove_alias, set_alias
-from ekiben.tracker.graph.projects import check_name, ensure_project, find_project
+from ekiben.tracker.graph.collections import find_collection
+from ekiben.tracker.graph.placing import place, remove_alias, set_alias, settle_latest
+from ekiben.tracker.graph.projects import check_name, ensure_project
 from ekiben.tracker.graph.run_mutations import find_run
 from ekiben.tracker.graphql import Args, GraphQLError, Node, field
 from ekiben.tracker.store import now
@@ -35,7 +36,7 @@ class VersionMutations(Node):
         given = args.object("input")
         artifact = self._committed(given.text("artifactID"))
         for alias in given.objects("aliases"):
-            set_alias(self.context, self._collection(alias), alias.text("alias", 10_000), artifact.key)
+            set_alias(self.context, find_collection(self.context, alias), alias.text("alias", 10_000), artifact.key)
         return {"success": True}
 
     @field
@@ -43,7 +44,7 @@ class VersionMutations(Node):
         given = args.object("input")
         artifact = self._committed(given.text("artifactID"))
         for alias in given.objects("aliases"):
-            remove_alias(self.context, self._collection(alias), alias.text("alias", 10_000), artifact.key)
+            remove_alias(self.context, find_collection(self.context, alias), alias.text("alias", 10_000), artifact.key)
         return {"success": True}
 
     @field
@@ -79,7 +80,12 @@ class VersionMutations(Node):
         )
         if named is not None and not given.flag("deleteAliases"):
             raise GraphQLError(f"the version has the alias {named[0]!r}; delete_aliases=True deletes it all the same")
+        within = self.context.db.execute(
+            "SELECT collection FROM memberships WHERE artifact = ?", (artifact.key,)
+        ).fetchall()
         self.context.db.execute("DELETE FROM artifacts WHERE id = ?", (artifact.key,))
+        for row in within:
+            settle_latest(self.context.db, row["collection"])
         return {"artifact": artifact, "success": True}
 
     @field
@@ -135,6 +141,7 @@ class VersionMutations(Node):
         done = self.context.db.execute(
             "DELETE FROM memberships WHERE collection = ? AND artifact = ?", (portfolio.key, artifact.key)
         )
+        settle_latest(self.context.db, portfolio.key)
         return {"success": done.rowcount > 0}
 
     def _committed(self, text: str) -> Row:
@@ -142,12 +149,3 @@ class VersionMutations(Node):
         if artifact.row["state"] != "COMMITTED":
             raise GraphQLError("the artifact is still being uploaded")
         return artifact
-
-    def _collection(self, given: Args) -> int:
-        entity, project = given.optional_text("entityName", 10_000) or "", given.text("projectName", 10_000)
-        name = given.text("artifactCollectionName", 10_000)
-        found = find_project(self.context, entity, project)
-        row = found and self.context.one("SELECT id FROM collections WHERE project = ? AND name = ?", found["id"], name)
-        if not row:
-            raise GraphQLError(f"no collection {name[:80]!r} in {entity[:80]}/{project[:80]}")
-        return int(row["id"])

@@ -132,12 +132,17 @@ class Verdict(Value):
 
 
 class Probe(Value):
-    """What a steady prober saw while traffic was switched. `worst_ms` is the longest answer, in milliseconds."""
+    """What a steady prober saw while traffic was switched. `worst_ms` is the longest answer, in milliseconds.
+
+    `reconnects` counts requests that went out on a kept connection just as its other end closed it, and were answered
+    on a new one; every HTTP client does this unseen, so they are no failures.
+    """
 
     requests: int
     failed: int
     worst_ms: float
     first_failure: str = ""
+    reconnects: int = 0
 
     def __add__(self, later: "Probe") -> "Probe":
         return Probe(
@@ -145,6 +150,7 @@ class Probe(Value):
             failed=self.failed + later.failed,
             worst_ms=max(self.worst_ms, later.worst_ms),
             first_failure=self.first_failure or later.first_failure,
+            reconnects=self.reconnects + later.reconnects,
         )
 
 
@@ -174,7 +180,7 @@ class Percentile(Value):
     A request without a right answer counts as infinitely slow, so that no error makes a percentile better; what is
     infinite is None. `effective_samples` is how many independent requests the bounds are worth: queueing makes
     neighbours alike. `by_margin` says that these were too few for an upper bound without assumptions: then `upper_ms`
-    is twice the slowest request.
+    is twice the slowest right answer.
     """
 
     level: float

@@ -2,7 +2,8 @@
 
     python tests/fakes/http_target.py '{"delay_ms": 20, "stall_at_s": 2, …}'    prints its port on the first line
 
-It answers POST /predict with {"classes": [sum of the first row modulo 10]}. Settings, all optional:
+It answers POST /predict with {"classes": [sum of the first row modulo 10], "requests": …, "connections": …}, which are
+both counted from the start. Settings, all optional:
 delay_ms: before each answer; stall_at_s, stall_s: from the first request on, no answer is given in this interval;
 error_every, wrong_every, close_every, hang_every: each n-th request gets status 503, a wrong answer, a closed
 connection without one byte, or no answer ever; close_idle_ms: kept connections are closed after this idle time.
@@ -17,6 +18,7 @@ class Target:
     def __init__(self, settings: dict[str, float]) -> None:
         self.settings = settings
         self.count = 0
+        self.connections = 0
         self.first = 0.0
 
     def every(self, name: str) -> bool:
@@ -25,6 +27,7 @@ class Target:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         idle = self.settings.get("close_idle_ms")
+        self.connections += 1
         try:
             while True:
                 wait = asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), idle / 1000 if idle else None)
@@ -54,7 +57,7 @@ class Target:
         if start <= asyncio.get_running_loop().time() < end:
             await asyncio.sleep(end - asyncio.get_running_loop().time())
         digit = (sum(json.loads(body)["rows"][0]) + wrong) % 10
-        answer = json.dumps({"classes": [digit], "more": True}).encode()
+        answer = json.dumps({"classes": [digit], "requests": self.count, "connections": self.connections}).encode()
         writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(answer)}\r\n\r\n".encode() + answer)
         await writer.drain()
         return True

@@ -41,7 +41,7 @@ def percentile(latencies: Latencies, level: float) -> Percentile | None:
     """The `level` percentile of latencies (ms, in time order, inf where there was no right answer).
 
     None where the sample is too small for an upper bound even if all requests were independent. Where only the
-    *effective* sample is too small, the upper bound is MARGIN times the slowest request.
+    *effective* sample is too small, the upper bound is MARGIN times the slowest right answer.
     """
     n, share = len(latencies), level / 100.0
     if n < min_samples_percentile(level):
@@ -52,7 +52,7 @@ def percentile(latencies: Latencies, level: float) -> Percentile | None:
     low, high = _ranks(effective, share)
     lower = ordered[math.floor((low - 1) / effective * n)] if low >= 1 else np.float32(0.0)
     by_margin = high > effective
-    upper = ordered[-1] * np.float32(MARGIN) if by_margin else ordered[math.ceil(high / effective * n) - 1]
+    upper = _margin(latencies, share) if by_margin else ordered[math.ceil(high / effective * n) - 1]
     return Percentile(
         level=level,
         ms=_finite(value),
@@ -101,6 +101,13 @@ def _ranks(n: int, share: float) -> tuple[int, int]:
     low = int(np.searchsorted(cumulative, ALPHA / 2))
     high = int(np.searchsorted(cumulative, 1 - ALPHA / 2)) + 1
     return low, high
+
+
+def _margin(latencies: Latencies, share: float) -> np.float32:
+    """MARGIN times the slowest right answer; infinite where failures alone may be as many as the percentile's tail."""
+    right = np.isfinite(latencies)
+    few_failures = bool(right.all()) or proportion(~right).upper < 1.0 - share
+    return latencies[right].max() * np.float32(MARGIN) if few_failures else np.float32(np.inf)
 
 
 def _finite(value: np.float32) -> float | None:

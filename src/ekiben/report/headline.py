@@ -7,10 +7,10 @@ WORST_FIRST = [Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS]
 
 
 def headline(verdict: Verdict) -> str:
-    """What decided: the worst check that did not pass, or that all did."""
+    """What decided, in short: the worst check that did not pass, or that all did."""
     if unmet := [check for check in ordered(verdict) if check.outcome is not Outcome.PASS]:
         rest = f", and {len(unmet) - 1} more" if len(unmet) > 1 else ""
-        return f"{unmet[0].seen}; wanted {unmet[0].wanted}{rest}"
+        return f"{unmet[0].seen.partition(' (')[0]}; wanted {unmet[0].wanted}{rest}"
     objectives = sum(check.name != "validity" for check in verdict.checks)
     return f"{'the objective is' if objectives == 1 else f'all {objectives} objectives are'} met with 95 % confidence"
 
@@ -23,8 +23,8 @@ def ordered(verdict: Verdict) -> list[Check]:
 def figures(report: LoadReport) -> list[tuple[str, str]]:
     """The run in a few numbers: name and value."""
     found = [
-        ("Offered", f"{report.offered_rate:.1f} requests/s"),
-        ("Achieved", f"{report.achieved_rate:.1f} requests/s"),
+        ("Offered", f"{report.offered_rate:.1f} /s"),
+        ("Achieved", f"{report.achieved_rate:.1f} /s"),
         ("Requests", f"{report.requests:,}"),
         ("Failed", f"{report.failed:,}"),
     ]

@@ -1,0 +1,203 @@
+"""From what is observed and what is wanted to the ordered actions between: `plan`. Nothing is done here.
+
+An adapter applies the actions in turn; each says what it relies on (an epoch, a claim), so that applying it late is
+refused instead of doing harm. A run that was cut off is repeated from the start: `plan` then gives what is left to do.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ekiben.errors import ConflictError, NotFoundError
+from ekiben.rollout.state import Observed
+from ekiben.types import BentoRef, Release, Slot
+
+# ---- what can be wanted
+
+
+@dataclass(frozen=True)
+class Staged:
+    """`bento` is ready in the idle slot, or live already."""
+
+    bento: BentoRef
+    claim: str
+
+
+@dataclass(frozen=True)
+class Live:
+    """`release` is live."""
+
+    release: Release
+    claim: str
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """`bento` is not live any more (None: whatever is live now), but what was live before it."""
+
+    bento: BentoRef | None
+    by: str
+    time: datetime
+    claim: str
+
+
+@dataclass(frozen=True)
+class Retired:
+    """The idle slot is stopped and no longer kept by `claim`."""
+
+    claim: str
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What the selector names is running."""
+
+
+Wanted = Staged | Live | RolledBack | Retired | Serving
+
+# ---- what can be done
+
+
+@dataclass(frozen=True)
+class Claim:
+    slot: Slot
+    claim: str
+    instead_of: str
+
+    def __str__(self) -> str:
+        return f"claim {self.slot} for {self.claim}" + (f", after {self.instead_of}" if self.instead_of else "")
+
+
+@dataclass(frozen=True)
+class Stage:
+    slot: Slot
+    bento: BentoRef
+    claim: str
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"put {self.bento} into {self.slot} and wait until it is ready, if the epoch is still {self.epoch}"
+
+
+@dataclass(frozen=True)
+class Start:
+    slot: Slot
+    bento: BentoRef
+
+    def __str__(self) -> str:
+        return f"start {self.slot} again with the {self.bento} that it holds and wait until it is ready"
+
+
+@dataclass(frozen=True)
+class Switch:
+    release: Release
+    epoch: int
+    back: bool = False
+    keep: str = ""
+
+    def __str__(self) -> str:
+        verb = "switch back to" if self.back else "switch to"
+        return f"{verb} {self.release.slot} ({self.release.bento}), if the epoch is still {self.epoch}"
+
+
+@dataclass(frozen=True)
+class Stop:
+    slot: Slot
+    claim: str
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"let {self.slot} finish and stop it, if the epoch is still {self.epoch}"
+
+
+@dataclass(frozen=True)
+class Unclaim:
+    claim: str
+
+    def __str__(self) -> str:
+        return f"give up the claim of {self.claim}"
+
+
+Action = Claim | Stage | Start | Switch | Stop | Unclaim
+
+
+def plan(seen: Observed, wanted: Wanted) -> list[Action]:
+    """What is left to do, in order; nothing when it is so already.
+
+    ConflictError when somebody else who is alive holds the idle slot; NotFoundError when there is nothing to go back
+    to.
+    """
+    match wanted:
+        case Staged(bento, claim):
+            return _stage(seen, bento, claim)
+        case Live(release, claim):
+            return _live(seen, release, claim)
+        case RolledBack():
+            return _roll_back(seen, wanted)
+        case Retired(claim):
+            return _retire(seen, claim)
+        case Serving():
+            return _serve(seen)
+
+
+def _stage(seen: Observed, bento: BentoRef, claim: str) -> list[Action]:
+    slot = seen.idle
+    held = seen.slots[slot]
+    if seen.active and seen.active.bento == bento:
+        return []
+    if held.claim != claim and slot in seen.held:
+        raise ConflictError(
+            f"{slot} of {seen.service} is held by {held.claim}",
+            wanted=f"the idle slot, for {bento}",
+            next_step="wait until that run ends, or stop it; a claim ends with the process that made it",
+        )
+    if held.bento != bento:
+        return [*_claim(seen, claim), Stage(slot, bento, claim, seen.epoch)]
+    return [*_claim(seen, claim), *_start(seen, slot)]
+
+
+def _claim(seen: Observed, claim: str) -> list[Action]:
+    held = seen.slots[seen.idle].claim
+    return [] if held == claim else [Claim(seen.idle, claim, held)]
+
+
+def _start(seen: Observed, slot: Slot) -> list[Action]:
+    bento = seen.slots[slot].bento
+    return [Start(slot, bento)] if bento and slot not in seen.ready else []
+
+
+def _live(seen: Observed, release: Release, claim: str) -> list[Action]:
+    if seen.active and seen.active.bento == release.bento:
+        return _serve(seen)
+    there = release.model_copy(update={"slot": seen.idle})
+    return [*_stage(seen, release.bento, claim), Switch(there, seen.epoch, keep=claim)]
+
+
+def _roll_back(seen: Observed, wanted: RolledBack) -> list[Action]:
+    slot = seen.idle
+    if seen.active and wanted.bento not in (None, seen.active.bento):
+        return []
+    if seen.previous is None:
+        raise NotFoundError(
+            f"{seen.service} has no release before {seen.active.bento if seen.active else 'the first'}",
+            wanted="a release to go back to",
+            next_step="deploy the version that should be live",
+        )
+    back = seen.previous.model_copy(update={"slot": slot, "time": wanted.time, "by": wanted.by})
+    switch = Switch(back, seen.epoch, back=True)
+    if seen.slots[slot].bento == back.bento:  # whoever holds the slot keeps it for just this
+        return [*_start(seen, slot), switch]
+    return [*_stage(seen, back.bento, wanted.claim), switch]
+
+
+def _retire(seen: Observed, claim: str) -> list[Action]:
+    slot = seen.idle
+    unclaim: list[Action] = [Unclaim(claim)] if any(held.claim == claim for held in seen.slots.values()) else []
+    if slot not in seen.running:
+        return unclaim
+    if slot in seen.held and seen.slots[slot].claim != claim:
+        return unclaim  # the next deploy has begun; the slot is its own affair
+    return [*_claim(seen, claim), Stop(slot, claim, seen.epoch), Unclaim(claim)]
+
+
+def _serve(seen: Observed) -> list[Action]:
+    return _start(seen, seen.selector) if seen.selector else []

@@ -64,11 +64,13 @@ class Prober:
         self._kill()
 
     def so_far(self) -> Probe:
-        """What was answered, or failed, until about 50 ms ago."""
+        """What was answered, or failed, until about 50 ms ago; UnavailableError when the prober ended unasked."""
         with self._news:
+            if self._ended and not self._final:
+                raise self._unavailable("the prober saw only a part", f"it ended: {self._last}")
             return self._probe or Probe(requests=0, failed=0, worst_ms=0.0)
 
-    def wait_for(self, requests: int, timeout: float) -> Probe:
+    def wait_for(self, requests: int, timeout: float = 60.0) -> Probe:
         """Block until so many requests were answered or failed; UnavailableError when `timeout` seconds pass first."""
         self._wait(
             lambda: self.so_far().requests >= requests, timeout, f"the prober has not made {requests:,} requests"
@@ -113,9 +115,14 @@ class Prober:
             while not done():
                 left = deadline - time.monotonic()
                 if self._ended or left <= 0:
-                    why = f"it ended: {self._last}" if self._ended else f"not within {timeout:.0f} s"
-                    raise UnavailableError(f"{otherwise}: {why}", wanted="a prober that runs until it is stopped")
+                    raise self._unavailable(
+                        otherwise, f"it ended: {self._last}" if self._ended else f"not within {timeout:.0f} s"
+                    )
                 self._news.wait(left)
+
+    @staticmethod
+    def _unavailable(what: str, why: str) -> UnavailableError:
+        return UnavailableError(f"{what}: {why}", wanted="a prober that runs until it is stopped")
 
     def _kill(self) -> None:
         if self._process is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 400, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 30
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 30
 
 Point = tuple[float, float | None]  # None: a gap in the line
 
@@ -56,11 +56,9 @@ class Chart:
     def _shade(self) -> Markup:
         if not self.shade_to:
             return Markup("")
-        width, height = self.x(self.shade_to) - LEFT, HEIGHT - TOP - BOTTOM
-        label = Markup('<text class="muted" x="{x}" y="{y}">warm-up</text>').format(x=LEFT + 4, y=TOP + 11)
         return Markup('<rect class="shade" x="{x}" y="{y}" width="{w:.1f}" height="{h}"/>').format(
-            x=LEFT, y=TOP, w=width, h=height
-        ) + (label if width > 48 else Markup(""))
+            x=LEFT, y=TOP, w=self.x(self.shade_to) - LEFT, h=HEIGHT - TOP - BOTTOM
+        )
 
     def _grid(self) -> list[Markup]:
         parts = []

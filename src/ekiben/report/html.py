@@ -58,7 +58,7 @@ def _percentiles(report: LoadReport) -> Chart:
         band=[(x(p.level), p.lower_ms or 0.0, p.upper_ms) for p in finite],
         x_from=0.0,
         x_to=x(finite[-1].level),
-        x_ticks=[(x(v), f"p{v:g}") for v in (25, 50, 75, 90, 95, 99, 99.9, 99.99) if v <= finite[-1].level],
+        x_ticks=[(x(v), f"p{v:g}") for v in (50, 75, 90, 95, 99, 99.9, 99.99) if v <= finite[-1].level],
         unit="ms",
     )
 

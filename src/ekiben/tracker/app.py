@@ -1,9 +1,7 @@
 """The routes: who may ask, how much may be sent, and which module answers."""
 
-import base64
-import binascii
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,13 +14,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ekiben.errors import EkibenError
-from ekiben.tracker import filestream, keys, transfer
+from ekiben.tracker import filestream, transfer
+from ekiben.tracker.access import authenticate, urls_for
 from ekiben.tracker.answer import answer
-from ekiben.tracker.graph.base import Context, User
+from ekiben.tracker.graph.base import Context
 from ekiben.tracker.graph.run_mutations import find_run
 from ekiben.tracker.graphql import GraphQLError
 from ekiben.tracker.state import State
-from ekiben.tracker.urls import Urls
 
 BODY_LIMIT = 32 << 20  # bytes of JSON; the client splits its streams well below
 WORKERS = 8  # threads: enough to keep two disks busy, few enough to keep memory flat
@@ -79,22 +77,6 @@ async def healthz(request: Request) -> Response:
     return JSONResponse({"status": "ok", "unknown_operations": sorted(state.unknown)})
 
 
-async def authenticate(request: Request) -> User:
-    """Who asks. Raises HTTPException 401."""
-    kind, _, value = request.headers.get("authorization", "").partition(" ")
-    key = value
-    if kind.lower() == "basic":
-        try:
-            key = base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, ValueError):
-            key = ""
-    state: State = request.app.state.tracker
-    user = await run_in_threadpool(keys.check, state.store, key.strip())
-    if user is None:
-        raise HTTPException(401, "the API key is not one of this tracker's, or was revoked")
-    return user
-
-
 async def read_json(request: Request) -> dict[str, Any]:
     """The body as a JSON object. Raises HTTPException 413, 415, 400."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -114,18 +96,14 @@ async def read_json(request: Request) -> dict[str, Any]:
     return value
 
 
-def urls_for(request: Request) -> Urls:
-    return Urls(str(request.base_url).rstrip("/"), request.app.state.tracker.store.secret)
-
-
-def _error(status: int, message: str) -> Response:
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     # Both spellings are read by the client, in different places.
-    return JSONResponse({"error": message, "errors": [{"message": message}]}, status)
+    return JSONResponse({"error": message, "errors": [{"message": message}]}, status, headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, error.detail)
+    return _error(error.status_code, error.detail, error.headers)
 
 
 async def _bad_request(request: Request, error: Exception) -> Response:

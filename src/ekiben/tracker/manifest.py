@@ -4,11 +4,13 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ekiben.tracker.graphql import GraphQLError
 from ekiben.tracker.paths import check_path
+
+Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,38 @@ def hex_digest(text: str) -> str:
     return raw.hex()
 
 
-def read(text: bytes) -> list[Entry]:
-    """Its entries. Raises GraphQLError for what is not a manifest, or names files outside the artifact."""
+def parse(raw: bytes) -> Manifest:
+    """The manifest, its contents in their place. Raises GraphQLError for anything else."""
     try:
-        contents = json.loads(text)["contents"]
-        return [_entry(path, item) for path, item in contents.items()]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise GraphQLError(f"the artifact's manifest cannot be read: {type(error).__name__}") from None
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict) or not isinstance(value.get("contents"), dict):
+        raise GraphQLError("the artifact's manifest is not a JSON object with contents")
+    entries(value)
+    return value
 
 
-def _entry(path: str, item: dict[str, object]) -> Entry:
+def text(manifest: Manifest) -> bytes:
+    return json.dumps(manifest, sort_keys=True).encode()
+
+
+def entries(manifest: Manifest) -> list[Entry]:
+    """Raises GraphQLError for names that lead out of the artifact and entries without digest or size."""
+    return [_entry(path, item) for path, item in manifest["contents"].items()]
+
+
+def _entry(path: str, item: Any) -> Entry:
     check_path(path)
-    digest, size, ref = item["digest"], item.get("size", 0), item.get("ref")
+    if not isinstance(item, dict):
+        raise GraphQLError(f"the manifest's entry {path[:200]!r} is not an object")
+    digest, size, ref = item.get("digest"), item.get("size", 0), item.get("ref")
     if not isinstance(digest, str) or not isinstance(size, int) or not 0 <= size < 1 << 62:
         raise GraphQLError(f"the manifest's entry {path[:200]!r} has no digest or an impossible size")
     return Entry(path, digest, None if ref is not None else hex_digest(digest), size)
 
 
-def digest(entries: Sequence[Entry]) -> str:
+def digest(manifest: Manifest) -> str:
     """The artifact's digest: 32 hexadecimal digits."""
-    lines = "".join(f"{entry.path}:{entry.digest}\n" for entry in sorted(entries, key=lambda entry: entry.path))
+    lines = "".join(f"{path}:{item['digest']}\n" for path, item in sorted(manifest["contents"].items()))
     return hashlib.md5(f"wandb-artifact-manifest-v1\n{lines}".encode(), usedforsecurity=False).hexdigest()

@@ -9,10 +9,10 @@ import uvicorn
 
 from ekiben.errors import UnavailableError, UsageError
 from ekiben.tracker import keys
+from ekiben.tracker.access import LOOPBACK
 from ekiben.tracker.app import create_app
 from ekiben.tracker.state import State, lock, open_blobs, open_store
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GRACE_SECONDS = 3
 
 

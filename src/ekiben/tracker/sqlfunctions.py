@@ -11,6 +11,7 @@ CRASHED_AFTER_SECONDS = 300  # without a sign of life; W&B's own patience
 
 def register(db: sqlite3.Connection) -> None:
     db.create_function("json_at", 2, json_at, deterministic=True)
+    db.create_function("config_at", 2, config_at, deterministic=True)
     db.create_function("matches", 2, matches, deterministic=True)
     db.create_function("run_state", 2, run_state)
 
@@ -32,6 +33,17 @@ def json_at(text: str | None, path: str) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value)
     return value if not isinstance(value, int) or abs(value) < 1 << 63 else float(value)
+
+
+def config_at(text: str | None, path: str) -> Any:
+    """The same in a run's config, where each value is wrapped: `lr.value` is meant by `lr` too."""
+    try:
+        wrapped = json.loads(text or "{}")
+    except ValueError:
+        return None
+    bare = {key: item["value"] if isinstance(item, dict) and "value" in item else item for key, item in wrapped.items()}
+    found = json_at(json.dumps(bare), path)
+    return found if found is not None else json_at(text, path)
 
 
 def matches(text: Any, pattern: str) -> bool:

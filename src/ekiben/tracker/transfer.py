@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from ekiben.tracker.access import authenticate
 from ekiben.tracker.blobs import Incoming
 from ekiben.tracker.paths import check_path
 from ekiben.tracker.state import State
@@ -59,15 +60,24 @@ async def put_run_file(request: Request) -> Response:
 
 
 async def download(request: Request) -> Response:
-    state = _permitted(request)
-    path = state.blobs.path(request.path_params["md5"])
+    return _send(_permitted(request), request.path_params["md5"], request.path_params["name"])
+
+
+async def download_entry(request: Request) -> Response:
+    """One file of an artifact at the address that the client builds itself: …/MD5/NAME, asked for with a key."""
+    await authenticate(request)
+    return _send(request.app.state.tracker, request.path_params["md5"], request.path_params["name"])
+
+
+def _send(state: State, md5: str, name: str) -> Response:
+    path = state.blobs.path(md5)
     if not path.is_file():
         raise HTTPException(404, "no such blob")
     state.sent_bytes += path.stat().st_size
     # Never rendered: what a model's author uploads must not run as a page of this server.
     return BlobResponse(
         path,
-        media_type=mimetypes.guess_type(request.path_params["name"])[0] or "application/octet-stream",
+        media_type=mimetypes.guess_type(name)[0] or "application/octet-stream",
         headers={"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"},
     )
 
@@ -121,4 +131,5 @@ ROUTES = [
     Route("/upload/part/{upload}/{number:int}", put_part, methods=["PUT"]),
     Route("/upload/run/{run:int}/{name:path}", put_run_file, methods=["PUT"]),
     Route("/download/{md5}/{name:path}", download),
+    Route("/artifactsV2/{where:path}/{md5}/{name}", download_entry),
 ]

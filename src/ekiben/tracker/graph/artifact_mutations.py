@@ -6,12 +6,12 @@ from typing import Any
 from ekiben.tracker import manifest
 from ekiben.tracker.graph.artifacts import Artifact
 from ekiben.tracker.graph.base import Context, Row, from_id, listing, to_id
-from ekiben.tracker.graph.placing import check_alias, place, refuse_protected, set_alias
-from ekiben.tracker.graph.projects import check_name, ensure_project
+from ekiben.tracker.graph.placing import place, refuse_protected, set_alias
+from ekiben.tracker.graph.projects import ensure_project
 from ekiben.tracker.graph.run_mutations import find_run
 from ekiben.tracker.graphql import Args, GraphQLError, Node, field
 from ekiben.tracker.manifest import hex_digest
-from ekiben.tracker.paths import check_path
+from ekiben.tracker.paths import check_name, check_path
 from ekiben.tracker.store import now
 
 
@@ -71,7 +71,7 @@ class ArtifactMutations(Node):
 
     def _alias(self, item: Args) -> str:
         alias = item.text("alias", 10_000)
-        check_alias(alias)
+        check_name("alias", alias)
         refuse_protected(self.context, alias)  # now, before gigabytes are sent in vain
         return alias
 
@@ -102,9 +102,14 @@ class ArtifactMutations(Node):
     def create_artifact_manifest(self, args: Args) -> dict[str, Any]:
         given = args.object("input")
         kind = given.optional_text("type") or "FULL"
-        if kind != "FULL":
-            raise GraphQLError(f"a manifest of type {kind[:40]!r} is not something this server takes; FULL is")
-        return self._manifest(self._draft(given.text("artifactID")), given)
+        draft = self._draft(given.text("artifactID"))
+        if kind == "INCREMENTAL":
+            wanted = json.loads(draft.row["wanted"])
+            wanted["base"] = from_id("Artifact", given.text("baseArtifactID")) if given.has("baseArtifactID") else None
+            self.context.db.execute("UPDATE artifacts SET wanted = ? WHERE id = ?", (json.dumps(wanted), draft.key))
+        elif kind != "FULL":
+            raise GraphQLError(f"a manifest of type {kind[:40]!r} is not something this server takes")
+        return self._manifest(draft, given)
 
     @field
     def update_artifact_manifest(self, args: Args) -> dict[str, Any]:
@@ -178,26 +183,40 @@ class ArtifactMutations(Node):
         return {"artifact": self.context.node("Artifact", draft.key)}
 
     def _commit(self, draft: Row) -> None:
-        db, row = self.context.db, draft.row
-        if row["manifest_md5"] is None or not self.context.blobs.has(row["manifest_md5"]):
+        db, row, blobs = self.context.db, draft.row, self.context.blobs
+        if row["manifest_md5"] is None or not blobs.has(row["manifest_md5"]):
             raise GraphQLError("the artifact's manifest has not been uploaded; it cannot be committed")
-        entries = manifest.read(self.context.blobs.path(row["manifest_md5"]).read_bytes())
-        if row["digest_algorithm"] == "MANIFEST_MD5" and (real := manifest.digest(entries)) != row["digest"]:
-            raise GraphQLError(f"the manifest's digest is {real}, the artifact was announced with {row['digest']}")
+        contents = manifest.parse(blobs.path(row["manifest_md5"]).read_bytes())
+        digest, wanted = manifest.digest(contents), json.loads(row["wanted"])
+        if row["digest_algorithm"] == "MANIFEST_MD5" and digest != row["digest"]:
+            raise GraphQLError(f"the manifest's digest is {digest}, the artifact was announced with {row['digest']}")
+        manifest_md5 = row["manifest_md5"]
+        if base := wanted.get("base"):
+            contents = self._on_base(base, contents)
+            digest, manifest_md5 = manifest.digest(contents), blobs.put(manifest.text(contents))
+        entries = manifest.entries(contents)
         for entry in entries:
-            if entry.md5 and not self.context.blobs.has(entry.md5):
+            if entry.md5 and not blobs.has(entry.md5):
                 raise GraphQLError(f"the file {entry.path!r} has not been uploaded; the artifact cannot be committed")
         db.executemany(
             "INSERT INTO artifact_files (artifact, name, md5, digest, size) VALUES (?, ?, ?, ?, ?)",
             [(draft.key, entry.path, entry.md5, entry.digest, entry.size) for entry in entries],
         )
         db.execute(
-            "UPDATE artifacts SET state = 'COMMITTED', size = ?, file_count = ?, updated_at = ?, wanted = '{}'"
-            " WHERE id = ?",
-            (sum(entry.size for entry in entries), len(entries), now(), draft.key),
+            "UPDATE artifacts SET state = 'COMMITTED', size = ?, file_count = ?, digest = ?, manifest_md5 = ?,"
+            " updated_at = ?, wanted = '{}' WHERE id = ?",
+            (sum(entry.size for entry in entries), len(entries), digest, manifest_md5, now(), draft.key),
         )
         place(self.context, row["collection"], draft.key)
-        self._give(draft.key, row["collection"], json.loads(row["wanted"]))
+        self._give(draft.key, row["collection"], wanted)
+
+    def _on_base(self, base: int, added: manifest.Manifest) -> manifest.Manifest:
+        """An incremental artifact: what the base holds, and what was added to it."""
+        artifact = self.context.node("Artifact", base)
+        if artifact is None or artifact.row["manifest_md5"] is None:
+            raise GraphQLError("the version that the artifact builds on is no longer there")
+        below = manifest.parse(self.context.blobs.path(artifact.row["manifest_md5"]).read_bytes())
+        return {**below, "contents": {**below["contents"], **added["contents"]}}
 
     def _give(self, artifact: int, collection: int, wanted: dict[str, list[str]]) -> None:
         for alias in ["latest", *wanted.get("aliases", [])]:

@@ -22,6 +22,7 @@ class User:
     name: str
     entity: str
     admin: bool = False  # may move protected aliases
+    keyless: bool = False  # nobody has made a key yet
 
 
 @dataclass(frozen=True)

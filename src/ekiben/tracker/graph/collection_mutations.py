@@ -4,8 +4,9 @@ from typing import Any
 
 from ekiben.tracker.graph.base import Context, Row
 from ekiben.tracker.graph.collections import find_collection, tag
-from ekiben.tracker.graph.projects import REGISTRY_PREFIX, check_name, ensure_project, find_project
+from ekiben.tracker.graph.projects import REGISTRY_PREFIX, ensure_project, find_project
 from ekiben.tracker.graphql import Args, GraphQLError, Node, field
+from ekiben.tracker.paths import check_name
 from ekiben.tracker.store import now
 
 MAX_TAG = 128

@@ -25,7 +25,7 @@ class Entity(Node):
 
     @field
     def entity_type(self, args: Args) -> str:
-        return "TEAM"
+        return "organization"
 
     @field
     def is_team(self, args: Args) -> bool:

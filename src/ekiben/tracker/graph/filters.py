@@ -29,7 +29,7 @@ class Fields:
     def expression(self, name: str) -> str | None:
         prefix, dot, path = name.partition(".")
         if dot and (column := self.documents.get(_camel(prefix))):
-            return f"json_at({column}, '{_quoted(path)}')"
+            return f"{'config_at' if column == 'config' else 'json_at'}({column}, '{_quoted(path)}')"
         return self.columns.get(_camel(name))
 
 

@@ -4,9 +4,8 @@ import sqlite3
 
 from ekiben.tracker.graph.base import Context
 from ekiben.tracker.graphql import GraphQLError
+from ekiben.tracker.paths import check_name
 from ekiben.tracker.store import now
-
-ALIAS_LIMIT = 128
 
 
 def place(context: Context, collection: int, artifact: int) -> int:
@@ -27,7 +26,7 @@ def place(context: Context, collection: int, artifact: int) -> int:
 
 def set_alias(context: Context, collection: int, alias: str, artifact: int) -> None:
     """Makes the alias name this artifact's version; whatever it named before loses it."""
-    check_alias(alias)
+    check_name("alias", alias)
     refuse_protected(context, alias)
     membership = context.value("SELECT id FROM memberships WHERE collection = ? AND artifact = ?", collection, artifact)
     if membership is None:
@@ -56,11 +55,6 @@ def settle_latest(db: sqlite3.Connection, collection: int) -> None:
         " SELECT collection, 'latest', id FROM memberships WHERE collection = ? ORDER BY version DESC LIMIT 1",
         (collection,),
     )
-
-
-def check_alias(alias: str) -> None:
-    if not alias or len(alias) > ALIAS_LIMIT or any(c in "/:" or not c.isprintable() for c in alias):
-        raise GraphQLError(f"alias {alias[:80]!r}: 1 to {ALIAS_LIMIT} characters, without / and :, are wanted")
 
 
 def refuse_protected(context: Context, alias: str) -> None:

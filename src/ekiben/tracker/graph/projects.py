@@ -7,10 +7,10 @@ from ekiben.tracker.graph import filters
 from ekiben.tracker.graph.base import Context, Row, listing, page, to_id
 from ekiben.tracker.graph.collections import ArtifactType, Collection, collections_page
 from ekiben.tracker.graph.entities import Entity, user
-from ekiben.tracker.graphql import Args, GraphQLError, field
+from ekiben.tracker.graphql import Args, field
+from ekiben.tracker.paths import check_name
 from ekiben.tracker.store import now
 
-NAME_LIMIT = 128
 REGISTRY_PREFIX = "wandb-registry-"
 
 
@@ -29,13 +29,6 @@ def ensure_project(context: Context, entity: str, name: str) -> sqlite3.Row:
     project = find_project(context, entity, name)
     assert project is not None
     return project
-
-
-def check_name(what: str, name: str) -> None:
-    if not name or len(name) > NAME_LIMIT:
-        raise GraphQLError(f"{what} name: 1 to {NAME_LIMIT} characters are wanted, not {len(name)}")
-    if name in (".", "..") or any(c in "/\\:#?%" or not c.isprintable() for c in name):
-        raise GraphQLError(f"{what} name {name!r}: it may not hold any of / \\ : # ? % or control characters")
 
 
 class Project(Row):

@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 from ekiben.tracker.graph.base import Context, Row
-from ekiben.tracker.graph.projects import check_name, ensure_project, find_project
+from ekiben.tracker.graph.projects import ensure_project, find_project
 from ekiben.tracker.graph.runs import Run
 from ekiben.tracker.graphql import Args, GraphQLError, Node, field
-from ekiben.tracker.paths import check_path
+from ekiben.tracker.paths import check_name, check_path
 from ekiben.tracker.store import now
 
 _TEXTS = {

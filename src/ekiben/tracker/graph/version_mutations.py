@@ -5,9 +5,10 @@ from typing import Any
 from ekiben.tracker.graph.base import Context, Row, to_id
 from ekiben.tracker.graph.collections import find_collection
 from ekiben.tracker.graph.placing import place, remove_alias, set_alias, settle_latest
-from ekiben.tracker.graph.projects import check_name, ensure_project
+from ekiben.tracker.graph.projects import ensure_project
 from ekiben.tracker.graph.run_mutations import find_run
 from ekiben.tracker.graphql import Args, GraphQLError, Node, field
+from ekiben.tracker.paths import check_name
 from ekiben.tracker.store import now
 
 

@@ -30,14 +30,10 @@ class Digits:
         import sklearn
         import skops.io
 
-        from service.linear import probabilities
-
         self.array = numpy.array
         # The contract has checked what scikit-learn would check again.
         sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
-        pipeline = skops.io.load(Path(self.model.path) / "model.skops", trusted=[])
-        self.classes = pipeline.classes_
-        self.probabilities = probabilities(pipeline, PIXELS)
+        self.pipeline = skops.io.load(Path(self.model.path) / "model.skops", trusted=[])
         self._answer([[0.0] * PIXELS])  # the first call is slow; ready means warm
 
     @bentoml.api(route="/predict", input_spec=DigitsRequest, output_spec=DigitsAnswer)
@@ -46,6 +42,6 @@ class Digits:
         return self._answer(rows)
 
     def _answer(self, rows: list[list[float]]) -> DigitsAnswer:
-        probabilities = self.probabilities(self.array(rows))
-        classes = self.classes[probabilities.argmax(axis=1)]
+        probabilities = self.pipeline.predict_proba(self.array(rows))
+        classes = self.pipeline.classes_[probabilities.argmax(axis=1)]
         return DigitsAnswer.model_construct(classes=classes.tolist(), probabilities=probabilities.tolist())

@@ -18,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would more than double the time to this text
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 workflow = typer.Typer(help="The workflows as Argo documents.", no_args_is_help=True)
@@ -51,10 +52,11 @@ def status(service: Service = "", as_json: JsonFlag = False) -> None:
 
     Example: ekiben status
     """
-    from ekiben.platforms import show
+    from ekiben.rollout import show
 
-    observed = _platform(service).observe()
-    _out(observed.model_dump(mode="json") if as_json else show.status(observed))
+    place = _platform(service)
+    seen = place.observe()
+    _out({**seen.model_dump(mode="json"), "url": place.url} if as_json else show.status(seen, place.url))
 
 
 @app.command()
@@ -63,23 +65,57 @@ def history(service: Service = "", as_json: JsonFlag = False) -> None:
 
     Example: ekiben history --json
     """
-    from ekiben.platforms import show
+    from ekiben.rollout import show
 
     releases = _platform(service).history()
     _out([release.model_dump(mode="json") for release in releases] if as_json else show.history(releases))
 
 
 @app.command()
+def switch(service: Service = "") -> None:
+    """Send traffic to the release that the idle slot holds, if it was live before.
+
+    Example: ekiben switch
+    """
+    from ekiben.pipeline import stages
+
+    release = stages.switch_over(_project(), _platform(service), by=_me())
+    _out(f"{release.bento} is live in {release.slot}")
+
+
+@app.command()
+def rollback(service: Service = "") -> None:
+    """Send traffic back to the release that was live before, started anew where it was stopped.
+
+    Example: ekiben rollback
+    """
+    from ekiben.pipeline import stages
+
+    release = stages.roll_back(_project(), _platform(service), by=_me())
+    _out(f"{release.bento} is live again, in {release.slot}")
+
+
+@app.command()
+def up(service: Service = "") -> None:
+    """Start what should run and does not: after `ekiben down`, a crash or a restart of the machine.
+
+    Example: ekiben up
+    """
+    place = _platform(service)
+    place.ensure_serving()
+    status(service)
+
+
+@app.command()
 def down(service: Service = "") -> None:
-    """Stop the service, its slots and the embedded tracker. All state is kept; `ekiben up` goes on from it.
+    """Stop the service, its slots and the embedded tracker; `ekiben up` goes on from where it was.
 
     Example: ekiben down
     """
     from ekiben import tracking
 
-    project = _project()
     _platform(service).down()
-    tracking.tracker(project).stop()
+    tracking.tracker(_project()).stop()
     _out("stopped")
 
 
@@ -111,10 +147,18 @@ def _project() -> "Project":
 
 
 def _platform(service: str) -> "LocalPlatform":
-    from ekiben.platforms.local import LocalPlatform
+    from ekiben.pipeline import stages
 
     project = _project()
-    return LocalPlatform(project.state, service or project.settings.recipe, project.settings.port)
+    name = service or project.settings.recipe
+    stages.recipe(project, name)
+    return stages.platform(project, name)
+
+
+def _me() -> str:
+    import getpass
+
+    return getpass.getuser()
 
 
 def _pairs(flag: str, texts: list[str]) -> dict[str, str]:

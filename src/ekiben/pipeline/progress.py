@@ -30,14 +30,14 @@ class Plain:
         self.console, self.started = console, time.monotonic()
 
     def tell(self, event: Event) -> None:
+        if event.kind == "start":
+            text = "started"
+        elif event.node is not None:
+            text = _ended(event.node)
+        else:
+            text = f"| {event.text}" if event.kind == "line" else f"again: {event.text}"
         at = f"{time.monotonic() - self.started:6.1f} s  {event.task:<10} "
-        text = {
-            "start": lambda: "started",
-            "line": lambda: f"| {event.text}",
-            "retry": lambda: f"again: {event.text}",
-            "end": lambda: event.node and _ended(event.node),
-        }[event.kind]()
-        self.console.print(at + str(text), markup=False, highlight=False, soft_wrap=True)
+        self.console.print(at + text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         return

@@ -19,6 +19,7 @@ from ekiben.errors import ConflictError
 from ekiben.files import locked, write_atomically
 from ekiben.pipeline import definitions, document, lint, progress, stages, summary
 from ekiben.pipeline.local import Engine
+from ekiben.platforms.local import HOLDER
 
 
 def run(
@@ -31,7 +32,7 @@ def run(
     console = Console(stderr=as_json)
     recipe = recipe or project.settings.recipe
     stages.recipe(project, recipe).with_params(params)
-    stages.objectives(project, recipe, slo)
+    stages.objectives(project, slo)
     read = document.read(definitions.load(project, workflow))
     lint.check(read)
     given = {
@@ -45,7 +46,8 @@ def run(
     folder = project.state / "runs" / name
     try:
         with locked(project.state / "run.lock", timeout=0):
-            env = {**os.environ, **tracking.environment(project), stages.RUN_FOLDER: str(folder)}
+            run_env = {stages.RUN_FOLDER: str(folder), HOLDER: str(os.getpid())}
+            env = {**os.environ, **tracking.environment(project), **run_env}
             shown = progress.display(console)
             engine = Engine(
                 read, name=name, root=project.root, folder=folder, env=env, tell=shown.tell,

@@ -1,0 +1,262 @@
+"""What each step of the release pipeline does. A stage takes and returns values of `ekiben.types`; where it runs, and
+how its values travel, is the workflow's business.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ekiben.config import Project
+from ekiben.errors import NotFoundError
+from ekiben.recipe import GOLDEN, Example, Recipe
+from ekiben.types import BentoRef, Check, ModelVersion, Outcome, Probe, Release, Verdict
+
+if TYPE_CHECKING:
+    from ekiben.loadtest.slo import Slo
+    from ekiben.platforms.local import LocalPlatform
+    from ekiben.registry import Registry
+    from ekiben.types import LoadPlan
+
+RUN_FOLDER = "EKIBEN_RUN_FOLDER"
+"""Where a run on this machine keeps its files; a report goes there."""
+
+PROBED = 1_000
+"""Requests that must be answered while traffic is switched, before the switch is called clean."""
+
+
+def recipe(project: Project, name: str) -> Recipe:
+    names = project.names("bentos", "recipe.py")
+    if name not in names:
+        raise NotFoundError(
+            f"no recipe {name!r} in {project.root / 'bentos'}",
+            wanted=f"one of {', '.join(names)}" if names else "bentos/<name>/recipe.py",
+        )
+    found = project.load(f"bentos.{name}.recipe:RECIPE")
+    assert isinstance(found, Recipe)
+    return found
+
+
+def objectives(project: Project, overrides: list[str]) -> "tuple[Slo, LoadPlan]":
+    """What load is offered and what counts as good; refused if the run could not prove it."""
+    from ekiben.loadtest import slo
+
+    wanted, plan = slo.read(project.root / "loadtests" / "slo.toml", overrides)
+    wanted.require(plan)
+    return wanted, plan
+
+
+def platform(project: Project, service: str) -> "LocalPlatform":
+    from ekiben.platforms.local import LocalPlatform
+
+    return LocalPlatform(project.state, service, project.settings.port)
+
+
+def train(name: str, params: Mapping[str, str]) -> ModelVersion:
+    """Train the recipe's model, evaluate it on its hold-out data and log it with its metrics as a new version."""
+    project = Project.here()
+    made = recipe(project, name)
+    values = made.with_params(params)
+    split = made.data(values)
+    model = made.train(split, values)
+    evaluation = made.evaluate(model, split)
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(model, split, Path(folder))
+        _write_golden(Path(folder) / GOLDEN, made.route, made.examples(model, split))
+        return _registry(project).log(made.name, values, evaluation, Path(folder), {"git": _commit(project.root)})
+
+
+def _write_golden(path: Path, route: str, examples: list[Example]) -> None:
+    answers = [{"request": example.request, "response": example.response} for example in examples]
+    path.write_text(json.dumps({"version": 1, "route": route, "examples": answers}))
+
+
+def gate(name: str, model: str) -> Verdict:
+    """Judge the model's own metrics, as W&B has them, by the recipe's thresholds and against production's."""
+    from ekiben import gate
+
+    project = Project.here()
+    registry = _registry(project)
+    candidate = ModelVersion.model_validate_json(model)
+    production = registry.production(candidate.name)
+    live = registry.metrics(production) if production else None
+    return gate.judge(registry.metrics(candidate), recipe(project, name).thresholds, live, str(candidate))
+
+
+def package(name: str, model: str) -> BentoRef:
+    """Bring the model, verified, into the BentoML store and build the Bento that pins it."""
+    from ekiben.packaging import bento, models
+
+    project = Project.here()
+    made = recipe(project, name)
+    registry = _registry(project)
+    version = ModelVersion.model_validate_json(model)
+    with tempfile.TemporaryDirectory() as folder:
+        tag = models.pull(registry, version, Path(folder))
+        labels = {**models.labels(version, registry.run(version)), "git.commit": _commit(project.root)}
+        return bento.build(
+            project.root,
+            name=made.name,
+            service=made.service,
+            model_tag=tag,
+            model=version,
+            labels={key: value for key, value in labels.items() if value},
+            scratch=Path(folder),
+        )
+
+
+def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
+    """Place the Bento in the idle slot, load it there and judge. Returns the verdict and the report's folder."""
+    from ekiben.loadtest import runner
+    from ekiben.loadtest.slo import judge
+    from ekiben.report.write import write
+
+    project = Project.here()
+    candidate = BentoRef.model_validate_json(bento)
+    wanted, plan = objectives(project, slo)
+    slot = platform(project, candidate.name).stage(candidate, run)
+    out = Path(os.environ.get(RUN_FOLDER) or tempfile.mkdtemp()) / "report"
+    report = runner.run(
+        locustfile=project.root / "loadtests" / "locustfile.py",
+        url=slot.url,
+        golden=_golden(candidate),
+        plan=plan,
+        subject=candidate,
+        out=out,
+        on_progress=lambda line: print(line, flush=True),  # noqa: T201
+    )
+    verdict = judge(report, wanted)
+    write(report, verdict, out)
+    return verdict, str(out)
+
+
+def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
+    """Switch traffic to the candidate in the idle slot while a prober asks the service without pause."""
+    from ekiben.loadtest.prober import Prober
+
+    project = Project.here()
+    candidate = BentoRef.model_validate_json(bento)
+    place = platform(project, candidate.name)
+    before = place.observe()
+    live = before.active
+    release = Release(
+        service=candidate.name,
+        slot=before.idle,
+        bento=candidate,
+        load_report=str(Path(report) / "report.json"),
+        time=datetime.now(UTC),
+        by=by or run,
+        run=run,
+    )
+    if live is None:  # nothing answers yet, so there is nothing to ask before the switch
+        place.switch(release)
+    with Prober(place.url, [_golden(b) for b in (live and live.bento, candidate) if b]) as prober:
+        if live is not None:
+            prober.wait_for(PROBED // 4)
+            place.switch(release)
+        prober.wait_for(PROBED)
+        probe = prober.stop()
+    _registry(project).promote(candidate.model)
+    return release, probe
+
+
+def watch(release: str, seconds: float) -> tuple[Verdict, Probe]:
+    """Ask the new release for `seconds`. Keep it and end the old slot, or put the old release back."""
+    from ekiben.loadtest.prober import Prober
+
+    project = Project.here()
+    new = Release.model_validate_json(release)
+    place = platform(project, new.service)
+    previous = place.observe().previous
+    with Prober(place.url, [_golden(bento) for bento in (new.bento, previous and previous.bento) if bento]) as prober:
+        time.sleep(seconds)
+        verdict = _judge_probe(prober.so_far(), str(new.bento))
+        if verdict.passed:
+            place.retire()
+        else:
+            roll_back(project, place, by=f"watch of {new.bento}")
+        probe = prober.stop()
+    return verdict, probe
+
+
+def _judge_probe(probe: Probe, subject: str) -> Verdict:
+    seen = f"{probe.failed:,} of {probe.requests:,} requests failed"
+    if probe.failed:
+        seen += f" ({probe.first_failure})"
+    outcome = Outcome.INCONCLUSIVE if probe.requests < 100 else Outcome.FAIL if probe.failed else Outcome.PASS
+    return Verdict.of([Check(name="live requests", outcome=outcome, seen=seen, wanted="none of at least 100")], subject)
+
+
+def roll_back(project: Project, place: "LocalPlatform", by: str) -> Release:
+    """Put the previous release back, then move W&B's alias with it. Traffic first: it does not wait for the tracker."""
+    restored = place.rollback(by)
+    _registry(project).promote(restored.bento.model)
+    return restored
+
+
+def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:
+    """Make live again what the idle slot holds, if it was live before: a candidate that was not judged never is."""
+    seen = place.observe()
+    held = seen.slots[seen.idle].bento
+    known = next((release for release in reversed(seen.history) if held and release.bento == held), None)
+    if known is None:
+        raise NotFoundError(
+            f"{seen.idle} of {seen.service} holds {held or 'nothing'}, which was never live",
+            wanted="a release that passed its load test",
+            next_step="ekiben run",
+        )
+    place.stage(known.bento, by)
+    release = known.model_copy(update={"slot": seen.idle, "time": datetime.now(UTC), "by": by, "run": ""})
+    place.switch(release)
+    _registry(project).promote(release.bento.model)
+    return release
+
+
+def conclude(name: str, run: str, status: str) -> None:
+    """Exit handler. After a run that did not succeed nothing of it stays: its release is taken back, its candidate
+    ended."""
+    project = Project.here()
+    if status == "Succeeded":
+        return
+    place = platform(project, name)
+    active = place.observe().active
+    if active and active.run == run and len(place.history()) > 1:
+        roll_back(project, place, by=f"exit of {run}")
+    place.retire()
+
+
+def example(place: "LocalPlatform") -> dict[str, Any]:
+    """A request to try and its answer, from the live model's golden ones; empty while nothing is live."""
+    active = place.observe().active
+    if active is None:
+        return {}
+    golden = json.loads(_golden(active.bento).read_text())
+    return {"route": golden["route"], **golden["examples"][0]}
+
+
+def _golden(bento: BentoRef) -> Path:
+    import bentoml
+
+    return Path(bentoml.models.get(bentoml.bentos.get(bento.tag).info.all_models[0].tag).path) / GOLDEN
+
+
+def _registry(project: Project) -> "Registry":
+    from ekiben import tracking
+    from ekiben.registry import Registry
+
+    os.environ.update(tracking.environment(project))
+    return Registry(project.settings.project, project.settings.entity)
+
+
+def _commit(root: Path) -> str:
+    """The project's git commit, "-dirty" where files differ from it; empty outside a repository."""
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,45 @@
+"""What a person reads of a service's state. Pure: each function returns text."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ekiben.rollout.state import Observed
+from ekiben.types import SLOTS, Release
+
+
+def status(seen: Observed, url: str) -> str:
+    """What is live and where, then a line for each slot."""
+    if seen.active is None:
+        return f"{seen.service}: nothing is live"
+    live = seen.active
+    health = "" if seen.selector in seen.ready else "  NOT READY: run `ekiben up`"
+    lines = [
+        f"{seen.service}: {live.bento} is live in {live.slot}, since {_at(live.time)}, by {live.by}{health}",
+        f"{'listens':<9}{url}",
+        f"{'model':<9}{live.bento.model}  {live.bento.model.digest}",
+    ]
+    for slot in SLOTS:
+        held = seen.slots[slot]
+        state = "ready" if slot in seen.ready else "starting" if slot in seen.running else "stopped"
+        place = f"  http://{held.address}" if slot in seen.running and held.address else ""
+        role = "live" if slot == seen.selector else "idle"
+        lines.append(f"{slot:<9}{role}  {state:<8}  {held.bento or 'empty'}{place}")
+    if seen.previous:
+        lines.append(f"{'back to':<9}{seen.previous.bento}  (ekiben rollback)")
+    return "\n".join(lines)
+
+
+def history(releases: Sequence[Release]) -> str:
+    """A line for each release, the newest last."""
+    if not releases:
+        return "nothing was ever live"
+    rows = [("time (UTC)", "slot", "Bento", "model", "by")]
+    rows += [(_at(r.time), r.slot, str(r.bento), str(r.bento.model), r.by) for r in releases]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _at(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"

@@ -1,6 +1,5 @@
 """One GraphQL request, from its JSON to its JSON."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,6 @@ from ekiben.tracker.state import State
 from ekiben.tracker.urls import Urls
 
 JOIN_PARTS = "completeMultipartUploadArtifact"
-MAX_UNKNOWN = 200  # names remembered; who sends more than that is not the client
 
 
 def answer(state: State, user: User, urls: Urls, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,7 +24,7 @@ def answer(state: State, user: User, urls: Urls, request: Mapping[str, Any]) -> 
     try:
         document, operation = _operation(request)
         name = operation.name or "?"
-        state.operations[name] += 1
+        state.count(state.operations, name)
         variables = request.get("variables") or {}
         if not isinstance(variables, dict):
             raise GraphQLError("variables: an object is wanted")
@@ -40,7 +38,7 @@ def answer(state: State, user: User, urls: Urls, request: Mapping[str, Any]) -> 
     except GraphQLError as error:
         message = str(error)
         if error.unknown:
-            _remember(state.unknown, name)
+            state.count(state.unknown, name)
             message = f"ekiben's tracker does not know the operation {name} wholly: {message}"
         return _errors(message)
     except syntax.GraphQLSyntaxError as error:
@@ -55,11 +53,6 @@ def _operation(request: Mapping[str, Any]) -> tuple[syntax.Document, syntax.Oper
         raise syntax.GraphQLSyntaxError("query must be text, and operationName too if there is one")
     document = syntax.parse(text)
     return document, choose(document, name)
-
-
-def _remember(unknown: Counter[str], name: str) -> None:
-    if name in unknown or len(unknown) < MAX_UNKNOWN:
-        unknown[name[:128]] += 1
 
 
 def _errors(message: str) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ekiben.errors import EkibenError
-from ekiben.tracker import filestream, transfer
+from ekiben.tracker import filestream, metrics, page, transfer
 from ekiben.tracker.access import authenticate, urls_for
 from ekiben.tracker.answer import answer
 from ekiben.tracker.graph.base import Context
@@ -41,6 +41,8 @@ def create_app(state: State) -> Starlette:
             Route("/files/{entity}/{project}/{run}/file_stream", file_stream, methods=["POST"]),
             *transfer.ROUTES,
             Route("/healthz", healthz),
+            Route("/metrics", prometheus),
+            *page.ROUTES,
         ],
         exception_handlers={HTTPException: _http_error, EkibenError: _ekiben_error, GraphQLError: _bad_request},
         lifespan=lifespan,
@@ -74,7 +76,13 @@ async def file_stream(request: Request) -> Response:
 
 async def healthz(request: Request) -> Response:
     state: State = request.app.state.tracker
-    return JSONResponse({"status": "ok", "unknown_operations": sorted(state.unknown)})
+    return JSONResponse(
+        {
+            "status": "damaged" if state.missing else "ok",
+            "unknown_operations": sorted(state.unknown),
+            "missing_files": len(state.missing),
+        }
+    )
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -94,6 +102,11 @@ async def read_json(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise HTTPException(400, "the body must be a JSON object")
     return value
+
+
+async def prometheus(request: Request) -> Response:
+    await authenticate(request)
+    return PlainTextResponse(await run_in_threadpool(metrics.render, request.app.state.tracker))
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -3,6 +3,7 @@
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import uvicorn
@@ -11,6 +12,7 @@ from ekiben.errors import UnavailableError, UsageError
 from ekiben.tracker import keys
 from ekiben.tracker.access import LOOPBACK
 from ekiben.tracker.app import create_app
+from ekiben.tracker.maintenance import missing_blobs
 from ekiben.tracker.state import State, lock, open_blobs, open_store
 
 GRACE_SECONDS = 3
@@ -37,6 +39,8 @@ def serve(data: Path, host: str = "127.0.0.1", port: int = 0, protected_aliases:
         print(f"ekiben tracker: removed {unfinished} unfinished uploads", file=sys.stderr)  # noqa: T201
     listener = _listen(host, port)
     state = State(store, blobs, protected_aliases)
+    # Beside serving, since it reads as many entries of the file system as there are blobs.
+    threading.Thread(target=_look_for_missing, args=(state,), daemon=True).start()
     server = _Server(
         uvicorn.Config(
             create_app(state),
@@ -51,6 +55,12 @@ def serve(data: Path, host: str = "127.0.0.1", port: int = 0, protected_aliases:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run(sockets=[listener])
+
+
+def _look_for_missing(state: State) -> None:
+    state.missing = missing_blobs(state.store, state.blobs)
+    for name in state.missing[:10]:
+        print(f"ekiben tracker: the bytes of {name} are lost", file=sys.stderr)  # noqa: T201
 
 
 class _Server(uvicorn.Server):

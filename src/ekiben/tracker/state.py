@@ -5,10 +5,13 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from ekiben.errors import ConflictError
 from ekiben.tracker.blobs import Blobs
 from ekiben.tracker.store import Store
+
+MAX_NAMES = 300  # the client has about 150 operations
 
 
 @dataclass
@@ -16,10 +19,18 @@ class State:
     store: Store
     blobs: Blobs
     protected_aliases: frozenset[str] = frozenset()
+    missing: list[str] = field(default_factory=list)  # files of committed versions that a start did not find
     operations: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     received_bytes: int = 0
     sent_bytes: int = 0
+    _counting: Lock = field(default_factory=Lock)
+
+    def count(self, counter: Counter[str], name: str) -> None:
+        """Counts by a name that a client chose: cut, and bounded in number."""
+        with self._counting:
+            if name in counter or len(counter) < MAX_NAMES:
+                counter[name[:128]] += 1
 
 
 def open_store(data: Path) -> Store:

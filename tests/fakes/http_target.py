@@ -10,8 +10,23 @@ connection without one byte, or no answer ever; close_idle_ms: kept connections 
 """
 
 import asyncio
+import contextlib
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def serving(**settings: float) -> Iterator[str]:
+    """The address of a target that runs as long as the block."""
+    command = [sys.executable, __file__, json.dumps(settings)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.stdin.close()
 
 
 class Target:
@@ -28,10 +43,12 @@ class Target:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         idle = self.settings.get("close_idle_ms")
         self.connections += 1
+        asked = False
         try:
             while True:
-                wait = asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), idle / 1000 if idle else None)
+                wait = asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), idle / 1000 if idle and asked else None)
                 head = (await wait).decode("latin-1").lower()
+                asked = True
                 length = int(head.split("content-length:")[1].split("\r\n")[0]) if "content-length:" in head else 0
                 body = await reader.readexactly(length)
                 if not await self.answer(writer, body) or "connection: close" in head:

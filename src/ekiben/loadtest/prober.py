@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from ekiben.errors import UnavailableError
+from ekiben.loadtest.golden import Golden
 from ekiben.types import Probe
 
 START_S = 30.0  # for the process to begin, on a busy machine
@@ -32,8 +33,8 @@ class Prober:
     """
 
     def __init__(self, url: str, golden: Path | Sequence[Path], rate: float = 200.0, timeout_s: float = 5.0) -> None:
-        files = [str(path.absolute()) for path in ([golden] if isinstance(golden, Path) else golden)]
-        self._settings = {"url": url, "golden": files, "rate": rate, "timeout_s": timeout_s}
+        self._golden = [path.absolute() for path in ([golden] if isinstance(golden, Path) else golden)]
+        self._settings = {"url": url, "golden": [*map(str, self._golden)], "rate": rate, "timeout_s": timeout_s}
         self._timeout = timeout_s
         self._news = threading.Condition()  # its lock is re-entrant: done() may ask so_far()
         self._probe: Probe | None = None
@@ -43,7 +44,9 @@ class Prober:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        """Returns when the first requests are under way; UnavailableError when they cannot be."""
+        """Returns when requests are under way; UnavailableError when they cannot be, or what Golden.read raises."""
+        for path in self._golden:
+            Golden.read(path)  # an error here reads better than from the other process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ekiben.loadtest.probing"],
             stdin=subprocess.PIPE,

@@ -80,7 +80,7 @@ def _locust(
     deadline = time.monotonic() + budget
     last = ""
     try:
-        with log.open("w", encoding="utf-8") as file:
+        with log.open("w", buffering=1, encoding="utf-8") as file:  # by lines: a person may be watching
             while (line := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
                 file.write(line)
                 if line.startswith(PROGRESS):

@@ -48,7 +48,9 @@ def percentile(latencies: Latencies, level: float) -> Percentile | None:
         return None
     ordered = np.sort(latencies)
     value = ordered[min(n - 1, math.ceil(share * n) - 1)]
-    effective = max(1, int(n / (inflation(latencies >= value) * STUDENT)))
+    # Both, for where many latencies equal the percentile exactly, or are infinite.
+    alike = max(inflation(latencies >= value), inflation(latencies > value))
+    effective = max(1, int(n / (alike * STUDENT)))
     low, high = _ranks(effective, share)
     lower = ordered[math.floor((low - 1) / effective * n)] if low >= 1 else np.float32(0.0)
     by_margin = high > effective

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ekiben.loadtest.statistics import (
+    clopper_pearson,
+    inflation,
+    min_samples_percentile,
+    min_samples_proportion,
+    percentile,
+    proportion,
+)
+
+latencies = st.lists(st.one_of(st.floats(0, 5000, width=32), st.just(float("inf"))), min_size=80, max_size=600).map(
+    lambda values: np.array(values, np.float32)
+)
+
+
+@given(latencies)
+def test_bounds_enclose_the_percentile_and_percentiles_ascend(sample: NDArray[np.float32]) -> None:
+    before = -1.0
+    for level in (10.0, 25.0, 50.0, 75.0, 90.0, 95.0):
+        found = percentile(sample, level)
+        if found is None:
+            continue
+        value, low, high = (float("inf") if v is None else v for v in (found.ms, found.lower_ms, found.upper_ms))
+        assert 0 <= low <= value <= high
+        assert value >= before
+        assert 1 <= found.effective_samples <= len(sample)
+        before = value
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=500))
+def test_the_bounds_of_a_share_enclose_it(flags: list[bool]) -> None:
+    found = proportion(np.array(flags))
+    assert 0 <= found.lower <= found.value + 1e-12 and found.value <= found.upper + 1e-12 <= 1 + 1e-12
+
+
+@given(st.floats(0, 1), st.integers(1, 5000))
+def test_more_of_the_same_narrows_the_bounds(share: float, n: int) -> None:
+    few, many = clopper_pearson(share * n, n), clopper_pearson(share * n * 4, n * 4)
+    assert many.upper - many.lower <= few.upper - few.lower + 1e-9
+
+
+def test_known_values() -> None:
+    # R: binom.test(5, 100)$conf.int; and the rule that 0 of n proves 1 - 0.025^(1/n)
+    found = clopper_pearson(5, 100)
+    assert (round(found.lower, 5), round(found.upper, 5)) == (0.01643, 0.11283)
+    assert clopper_pearson(0, 2000).upper == pytest.approx(1 - 0.025 ** (1 / 2000))
+
+
+def test_errors_never_make_a_percentile_better() -> None:
+    rng = np.random.default_rng(0)
+    sample = rng.exponential(10, 2000).astype(np.float32)
+    before = percentile(sample, 99.0)
+    sample[rng.choice(2000, 15, replace=False)] = np.inf  # 0.75 %
+    after = percentile(sample, 99.0)
+    assert before and after and before.ms and after.ms and after.ms > before.ms
+    sample[:30] = np.inf
+    ruined = percentile(sample, 99.0)
+    assert ruined is not None and ruined.ms is None and ruined.upper_ms is None
+
+
+def test_too_few_samples_give_no_percentile() -> None:
+    fewest = min_samples_percentile(99.0)
+    sample = np.arange(fewest, dtype=np.float32)
+    assert percentile(sample[:-1], 99.0) is None
+    assert percentile(sample, 99.0) is not None
+    assert min_samples_proportion(0.001) == 3688
+
+
+def test_inflation_sees_neighbours_that_are_alike() -> None:
+    rng = np.random.default_rng(1)
+    independent = rng.random(4000) < 0.05
+    in_bursts = np.repeat(rng.random(200) < 0.05, 20)
+    assert inflation(independent) < 2
+    assert inflation(in_bursts) > 8
+    assert inflation(np.zeros(100, np.bool_)) == 1
+
+
+def test_a_lone_stall_below_the_limit_still_has_an_upper_bound() -> None:
+    sample = np.full(2000, 5, np.float32)
+    sample[1000:1020] = np.linspace(100, 5, 20)  # one stall of 100 ms: neighbours all alike
+    found = percentile(sample, 99.0)
+    assert found is not None and found.by_margin and found.upper_ms == 200
+
+
+def _queue(rng: np.random.Generator, n: int, utilisation: float) -> NDArray[np.float32]:
+    """Times in an M/M/1 system with a mean service time of 1."""
+    gaps, services = rng.exponential(1 / utilisation, n + 2000), rng.exponential(1, n + 2000)
+    walk = np.concatenate([[0], np.cumsum(services[:-1] - gaps[1:])])
+    waits = walk - np.minimum.accumulate(walk)
+    return (waits + services)[2000:].astype(np.float32)
+
+
+@pytest.mark.parametrize(("utilisation", "at_least"), [(0.3, 0.93), (0.6, 0.93), (0.8, 0.85)])
+def test_bounds_of_p99_hold_where_requests_queue(utilisation: float, at_least: float) -> None:
+    """The naive bounds hold in 76, 47 and 21 % of such runs."""
+    rng = np.random.default_rng(7)
+    truth = np.log(100) / (1 - utilisation)  # the time in an M/M/1 system is exponential
+    held = 0
+    for _ in range(200):
+        found = percentile(_queue(rng, 4000, utilisation), 99.0)
+        assert found is not None and found.lower_ms is not None and found.upper_ms is not None
+        held += found.lower_ms <= truth <= found.upper_ms
+    assert held / 200 >= at_least

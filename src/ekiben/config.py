@@ -84,7 +84,7 @@ class Project:
         except ModuleNotFoundError as error:
             if error.name is None or not module.startswith(error.name):
                 raise  # the module is there; something that it imports is not
-            raise NotFoundError(f"no module {module} in {self.root}", next_step=f"create it and define {name}") from None
+            raise NotFoundError(f"no module {module} in {self.root}", next_step=f"create it with {name}") from None
         except AttributeError:
             raise NotFoundError(f"module {module} has no {name}", next_step=f"define {name} in it") from None
 

@@ -36,5 +36,5 @@ def _checks(threshold: Threshold, metrics: Metrics, production: Metrics | None) 
 
 def _check(name: str, value: float, met: bool, wanted: str) -> Check:
     if not math.isfinite(value):
-        return Check(name=name, outcome=Outcome.INCONCLUSIVE, seen="not measured", wanted=wanted)
-    return Check(name=name, outcome=Outcome.PASS if met else Outcome.FAIL, seen=f"{value:.4f}", wanted=wanted)
+        return Check(name=name, outcome=Outcome.INCONCLUSIVE, seen=f"{name} was not measured", wanted=wanted)
+    return Check(name=name, outcome=Outcome.PASS if met else Outcome.FAIL, seen=f"{name} {value:.4f}", wanted=wanted)

@@ -94,7 +94,7 @@ class Outcome(StrEnum):
 
 
 class Check(Value):
-    """One thing that was judged. `seen` and `wanted` are complete phrases with their units, ready to print."""
+    """One thing that was judged. `seen` and `wanted` are phrases with their units: "p99 412 ms" and "≤ 300 ms"."""
 
     name: str
     outcome: Outcome
@@ -102,7 +102,7 @@ class Check(Value):
     wanted: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.seen}, wanted {self.wanted}"
+        return f"{self.seen}, wanted {self.wanted}"
 
 
 class Verdict(Value):
@@ -126,7 +126,8 @@ class Verdict(Value):
     def __str__(self) -> str:
         """One line: the outcome, then every check that did not pass."""
         unmet = [str(check) for check in self.checks if check.outcome is not Outcome.PASS]
-        detail = "; ".join(unmet) if unmet else f"{len(self.checks)} checks" if self.checks else "nothing was measured"
+        passed = f"{len(self.checks)} {'check' if len(self.checks) == 1 else 'checks'} passed"
+        detail = "; ".join(unmet) if unmet else passed if self.checks else "nothing was measured"
         about = f" {self.subject}" if self.subject else ""
         return f"{self.outcome}{about}: {detail}"
 

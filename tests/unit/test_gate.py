@@ -57,4 +57,4 @@ def test_no_threshold_at_all_is_inconclusive() -> None:
 
 def test_a_failure_names_metric_value_and_threshold() -> None:
     verdict = gate.judge({"accuracy": 0.412}, [Threshold("accuracy", at_least=0.96)], subject="a/b/c:v1")
-    assert str(verdict) == "FAIL a/b/c:v1: accuracy: 0.4120, wanted ≥ 0.96"
+    assert str(verdict) == "FAIL a/b/c:v1: accuracy 0.4120, wanted ≥ 0.96"

@@ -20,17 +20,8 @@ def pull(registry: Registry, model: ModelVersion, scratch: Path) -> str:
     The tag is `name:vN`. Where the store, which all projects on a machine share, holds another model by that tag,
     it is `name:vN-<digest>`: a Bento that pinned the other one must keep it.
     """
-    import bentoml
-    from bentoml.exceptions import BentoMLException
-
     for tag in (f"{model.name.lower()}:{model.version}", f"{model.name.lower()}:{model.version}-{model.digest[:8]}"):
-        try:
-            # Only an exact match: the store takes "v1" for a prefix of "v10".
-            found = next((m for m in bentoml.models.list(model.name.lower()) if str(m.tag) == tag), None)
-            if found is None:
-                return _create(registry, model, tag, scratch)
-        except BentoMLException:
-            found = bentoml.models.get(tag)  # somebody else created it meanwhile
+        found = _find(tag) or _create(registry, model, tag, scratch)
         if found.info.labels.get(DIGEST) == model.digest:
             return tag
     raise IntegrityError(
@@ -40,16 +31,29 @@ def pull(registry: Registry, model: ModelVersion, scratch: Path) -> str:
     )
 
 
-def _create(registry: Registry, model: ModelVersion, tag: str, scratch: Path) -> str:
+def _find(tag: str) -> Any:
+    """The model of exactly that tag: the store itself takes "v1" for a prefix of "v10"."""
     import bentoml
+
+    return next((model for model in bentoml.models.list() if str(model.tag) == tag), None)
+
+
+def _create(registry: Registry, model: ModelVersion, tag: str, scratch: Path) -> Any:
+    import bentoml
+    from bentoml.exceptions import BentoMLException
 
     folder = scratch / "model"
     registry.download(model, folder)
     _refuse_pickles(folder)
-    metadata: dict[str, Any] = {key: value for key, value in registry.metadata(model).items() if value is not None}
-    with bentoml.models.create(tag, labels=labels(model, registry.run(model)), metadata=metadata) as created:
-        shutil.copytree(folder, created.path, dirs_exist_ok=True)
-    return tag
+    metadata = {key: value for key, value in registry.metadata(model).items() if value is not None}
+    try:
+        with bentoml.models.create(tag, labels=labels(model, registry.run(model)), metadata=metadata) as created:
+            shutil.copytree(folder, created.path, dirs_exist_ok=True)
+    except BentoMLException:
+        if (found := _find(tag)) is None:
+            raise
+        return found  # another process was quicker
+    return created
 
 
 def labels(model: ModelVersion, run: str) -> dict[str, str]:

@@ -91,12 +91,12 @@ def _show(console: Console, ended: summary.Summary, told: Mapping[str, Any], fol
     else:
         line("service", "nothing is live")
     if ended.report:
-        line("report", str(Path(ended.report) / "report.html"))
+        line("report", os.path.relpath(told["report"]))
     if ended.probe:
         probe = ended.probe
         failed = f"{probe.failed:,} failed" + (f" ({probe.first_failure})" if probe.failed else "")
         line("probe", f"{probe.requests:,} requests through the switch, {failed}, worst {probe.worst_ms:.0f} ms")
-    line("logs", str(folder / "steps"))
+    line("logs", os.path.relpath(folder / "steps"))
     if told["active"] and example:
         request = json.dumps(example["request"], separators=(",", ":"))
         line("try", f"curl -s {told['url']}{example['route']} -H 'Content-Type: application/json' -d '{request}'")

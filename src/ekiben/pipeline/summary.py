@@ -37,7 +37,7 @@ class Summary:
             ],
             "active": active,
             "url": url,
-            "report": self.report,
+            "report": self.report and f"{self.report}/report.html",
             "probe": self.probe and self.probe.model_dump(),
             "verdict": {"line": str(self.verdict), **self.verdict.model_dump(mode="json")},
             "seconds": round(self.seconds, 3),
@@ -45,7 +45,7 @@ class Summary:
 
 
 def of(result: Result) -> Summary:
-    """Read a run's outputs. The first step that failed decides; else the last verdict that a step gave."""
+    """Read a run's outputs. The first step that failed decides; else all verdicts together."""
     outputs: dict[str, str] = {}
     verdicts: list[str] = []
     probes: list[Probe] = []
@@ -74,13 +74,15 @@ def _verdict(result: Result, failed: Node | None, verdicts: list[str]) -> Verdic
     if failed is not None:
         if text := failed.outputs.get("verdict"):
             return Verdict.model_validate_json(text)
-        seen = failed.message or f"exit code {failed.exit_code}"
-        check = Check(name=f"step {failed.name}", outcome=Outcome.ERROR, seen=seen, wanted="success")
+        seen = f"step {failed.name}: {failed.message or f'exit code {failed.exit_code}'}"
+        check = Check(name="step", outcome=Outcome.ERROR, seen=seen, wanted="success")
         return Verdict.of([check], result.name)
     if result.phase != "Succeeded":
-        check = Check(name="run", outcome=Outcome.ERROR, seen="stopped before its end", wanted="all steps")
+        check = Check(name="run", outcome=Outcome.ERROR, seen="the run was stopped", wanted="all its steps")
         return Verdict.of([check], result.name)
-    return Verdict.model_validate_json(verdicts[-1]) if verdicts else Verdict(outcome=Outcome.PASS, subject=result.name)
+    given = [Verdict.model_validate_json(text) for text in verdicts]
+    checks = [check for verdict in given for check in verdict.checks]
+    return Verdict.of(checks, given[-1].subject) if given else Verdict(outcome=Outcome.PASS, subject=result.name)
 
 
 def _exit_code(verdict: Verdict, failed: Node | None) -> int:

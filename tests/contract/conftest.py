@@ -89,6 +89,7 @@ def client_environment(folder: Path, url: str, key: str) -> dict[str, str]:
 
 
 def start_script(folder: Path, server: Server, name: str, **values: Any) -> subprocess.Popen[str]:
+    environment = client_environment(folder, server.url, server.key)
     return subprocess.Popen(
         [os.environ.get("EKIBEN_CLIENT_PYTHON", sys.executable), str(ROOT / "tests/contract/scripts.py"), name],
         stdin=subprocess.PIPE,
@@ -96,7 +97,7 @@ def start_script(folder: Path, server: Server, name: str, **values: Any) -> subp
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
-        env={**client_environment(folder, server.url, server.key), "CONTRACT": json.dumps(values)},
+        env={**environment, "CONTRACT": json.dumps(values)},
     )
 
 

@@ -15,13 +15,13 @@ import wandb
 
 def write_model(name, content, size=0):
     path = Path(name)
-    path.write_bytes(content.encode() + b"\0" * size)
+    path.write_bytes(content.encode() + os.urandom(size))
     return str(path)
 
 
-def model(name, content, **options):
+def model(name, content, size=0, **options):
     artifact = wandb.Artifact(name, "model", **options)
-    artifact.add_file(write_model("model.bin", content), "weights/model.bin")
+    artifact.add_file(write_model("model.bin", content, size), "weights/model.bin")
     with artifact.new_file("about.json") as file:
         file.write(json.dumps({"content": content}))
     return artifact
@@ -330,6 +330,35 @@ def many(project, collection, number, start):
             time.sleep(0.01)
         logged = [run.log_artifact(model(collection, f"{os.getpid()} {n}")) for n in range(number)]
         return {"versions": [[artifact.wait().version, artifact.digest] for artifact in logged], "entity": run.entity}
+
+
+def log_until(project, collection, stop, ledger):
+    """Logs one model after the other; what the server acknowledged is in the ledger, on disk, at once."""
+    number = 0
+    with wandb.init(project=project) as run, Path(ledger).open("a") as file:
+        while not Path(stop).exists():
+            number += 1
+            try:
+                logged = run.log_artifact(model(collection, f"{os.getpid()} {number}", size=300_000)).wait()
+            except Exception:
+                continue  # the server went away, and the client says so: nothing was acknowledged
+            file.write(json.dumps([logged.version, logged.digest]) + "\n")
+            file.flush()
+        return {"logged": number, "entity": run.entity}
+
+
+def verify_all(project, entity, collection):
+    """Downloads and verifies every version that is to be seen."""
+    seen = []
+    for artifact in wandb.Api().artifacts("model", f"{entity}/{project}/{collection}", per_page=100):
+        artifact.verify(artifact.download(root=f"all/{artifact.version}"))
+        seen.append([artifact.version, artifact.digest])
+    return {"versions": seen}
+
+
+def all_versions(project, entity, collection):
+    found = wandb.Api().artifacts("model", f"{entity}/{project}/{collection}", per_page=100)
+    return {"versions": [[artifact.version, artifact.digest] for artifact in found]}
 
 
 def references(project, collection):

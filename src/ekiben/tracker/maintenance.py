@@ -103,4 +103,4 @@ def missing_blobs(store: Store, blobs: Blobs) -> list[str]:
                 sizes[row["md5"]] = path.stat().st_size if path.is_file() else -1
             if sizes[row["md5"]] != row["size"]:
                 lost.append(row["name"])
-        return lost
+        return sorted(lost)

@@ -42,8 +42,10 @@ def config_at(text: str | None, path: str) -> Any:
     except ValueError:
         return None
     bare = {key: item["value"] if isinstance(item, dict) and "value" in item else item for key, item in wrapped.items()}
-    found = json_at(json.dumps(bare), path)
-    return found if found is not None else json_at(text, path)
+    key, _, rest = path.partition(".")
+    if key in wrapped and (rest == "value" or rest.startswith("value.")):
+        path = key + rest.removeprefix("value")
+    return json_at(json.dumps(bare), path)
 
 
 def matches(text: Any, pattern: str) -> bool:

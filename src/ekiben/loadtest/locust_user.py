@@ -40,7 +40,9 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc]  # untyped to mypy
     client_pool = OneAttemptPool(concurrency=100_000, connection_timeout=600.0, network_timeout=600.0, insecure=True)
 
     def on_start(self) -> None:
+        self.environment.process_exit_code = 1  # also for a second test from the web page
         self.job = job_of(self.environment)
+        self.job.result.unlink(missing_ok=True)  # an older report must never stand for this run
         self.golden = Golden.read(self.job.golden)
         self.in_flight = Group()
 
@@ -180,15 +182,16 @@ def _quit(environment: Environment) -> None:
 
 
 def _progress(user: OpenLoopUser, origin: float, plan: LoadPlan) -> None:
-    total = plan.warm_up_s + plan.measure_s
+    total, stats, answered = plan.warm_up_s + plan.measure_s, user.environment.stats.total, 0
     while True:
         gevent.sleep(1.0)
         at = time.perf_counter() - origin
-        stats = user.environment.stats.total
         phase = "warm-up" if at < plan.warm_up_s else "measuring" if at < total else "waiting for answers"
+        rate, answered = stats.num_requests - answered, stats.num_requests
+        p99 = stats.get_current_response_time_percentile(0.99)  # of the last ten seconds
         print(  # noqa: T201
-            f"{PROGRESS}{phase} {max(at, 0.0):.0f}/{total:.0f} s, {stats.current_rps:.0f} requests/s, "
-            f"p99 {stats.get_current_response_time_percentile(0.99) or 0:.0f} ms, {stats.num_failures} failed, "
+            f"{PROGRESS}{phase} {min(at, total):.0f}/{total:.0f} s, {rate} answers/s, "
+            f"p99 {'–' if p99 is None else f'{p99:.0f}'} ms, {stats.num_failures} failed, "
             f"{len(user.in_flight)} in flight",
             flush=True,
         )

@@ -166,4 +166,4 @@ def test_missing_figures_never_pass() -> None:
 def test_more_failures_than_the_tail_fail_the_percentile() -> None:
     endless = Percentile(level=99.0, ms=None, lower_ms=None, upper_ms=None, effective_samples=500)
     verdict = judge(_report(1, 1, 1, percentiles=(endless,), failed=300), Slo(objectives={"p99": 300.0}))
-    assert verdict.outcome is Outcome.FAIL and "300 of the requests got no right answer" in str(verdict)
+    assert verdict.outcome is Outcome.FAIL and "300 of 12,004 requests got no right answer" in str(verdict)

@@ -139,7 +139,7 @@ def _judge_percentile(report: LoadReport, name: str, limit: float) -> tuple[Outc
 def _seen(name: str, found: Percentile, report: LoadReport) -> str:
     sample = f"n={report.requests:,}, worth {found.effective_samples:,} independent"
     if found.ms is None:
-        return f"{name} without end: {report.failed:,} of the requests got no right answer ({sample})"
+        return f"no {name}: {report.failed:,} of {report.requests:,} requests got no right answer ({sample})"
     margin = ", the upper by margin" if found.by_margin else ""
     return f"{name} {ms(found.ms)} ms (95% bounds {ms(found.lower_ms)}–{ms(found.upper_ms)} ms{margin}, {sample})"
 

@@ -6,6 +6,7 @@ One story in one order, because each chapter starts from the state that the one 
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -251,3 +252,40 @@ def _eventually(seen: Callable[[], Any], seconds: float = 120) -> None:
     while not seen():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.02)
+
+
+def test_every_command_of_the_readme_does_what_it_says(project: Project, client: Client) -> None:
+    client.stop()  # `ekiben down` is among them
+    readme = (ROOT / "README.md").read_text()
+    targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = re.findall(r"^\$ (.+)$", readme, re.MULTILINE)
+    assert len(commands) > 10
+    bin_ = Path(sys.executable).parent
+    for command in commands:
+        line, _, expected = command.partition("# exits with ")
+        words = line.split()
+        if words[0] == "make":  # .ci/run runs these: they are what this test is part of
+            assert words[1] in targets
+            continue
+        done = subprocess.run(
+            [str(bin_ / words[0]), *words[1:]], cwd=project.root, env=project.env, text=True, capture_output=True,
+            timeout=180,
+        )  # fmt: skip
+        assert done.returncode == int(expected or 0), f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stdout + done.stderr, command
+
+
+def test_the_readme_names_every_command_and_every_exit_code() -> None:
+    readme = (ROOT / "README.md").read_text()
+    from typer.main import get_command
+
+    from ekiben import errors
+    from ekiben.cli import app
+
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        assert f"ekiben {name}" in readme, f"README.md does not speak of `ekiben {name}`"
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    for code in {kind.exit_code for kind in kinds}:  # type: ignore[attr-defined]
+        assert re.search(rf"^\| .*\b{code}\b.* \|", readme, re.MULTILINE), (
+            f"exit code {code} is not in README.md"
+        )

@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ekiben.tracker import keys, manifest
-from ekiben.tracker.state import open_store
 from tests.contract.conftest import start_tracker, stop
 
 LOCAL = ("entityName", "local"), ("projectName", "p")
@@ -91,10 +90,8 @@ def b64(content: bytes) -> str:
 def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
     folder = tmp_path_factory.mktemp("hostile")
     data = folder / "data"
-    store = open_store(data)
-    key, revoked = keys.create(store, "good", "local"), keys.create(store, "bad", "local")
-    keys.revoke(store, "bad")
-    store.close()
+    key, revoked = keys.create_key(data, "good"), keys.create_key(data, "bad")
+    keys.revoke_key(data, "bad")
     process, url = start_tracker(data)
     address = urlsplit(url)
     assert address.hostname and address.port

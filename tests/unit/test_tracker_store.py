@@ -287,28 +287,35 @@ def test_protected_aliases_are_moved_by_their_keepers_only(store: Store, blobs: 
                     set_alias(context, 1, "production", 1)
 
 
-def test_keys_are_kept_as_hashes_and_can_be_revoked(store: Store) -> None:
+def test_keys_are_kept_as_hashes_and_can_be_revoked(data: Path, store: Store) -> None:
     assert keys.check(store, "anything") == User("local", "local", admin=True, keyless=True)
-    made = keys.create(store, "ci", "team")
+    made = keys.create_key(data, "ci", "team")
     assert len(made) == 40
-    assert made not in "".join(
-        path.read_bytes().decode("latin1") for path in store.path.parent.iterdir() if path.is_file()
-    )
+    assert made not in "".join(path.read_bytes().decode("latin1") for path in data.iterdir() if path.is_file())
     assert keys.check(store, made) == User("ci", "team")
     assert keys.check(store, "anything") is None
     with pytest.raises(UsageError, match="'ci' exists"):
-        keys.create(store, "ci", "team")
-    keys.revoke(store, "ci")
+        keys.create_key(data, "ci", "team")
+    keys.revoke_key(data, "ci")
     assert keys.check(store, made) is None
     assert keys.check(store, "anything") is None  # a tracker that once had keys does not open again
-    assert keys.listed(store)[0].revoked_at
+    assert keys.list_keys(data)[0].revoked_at
     with pytest.raises(NotFoundError):
-        keys.revoke(store, "ci")
+        keys.revoke_key(data, "ci")
+    assert keys.check(store, keys.create_key(data, "keeper", admin=True)) == User("keeper", "local", admin=True)
+
+
+def test_a_database_of_the_first_schema_is_brought_up_to_date(data: Path, store: Store) -> None:
+    with store.write() as db:
+        db.execute("ALTER TABLE keys DROP COLUMN admin")
+        db.execute("PRAGMA user_version = 1")
+    keys.create_key(data, "ci", admin=True)
+    assert keys.list_keys(data)[0].admin
 
 
 def test_export_writes_every_row_as_json_or_nothing(data: Path, store: Store, blobs: Blobs, tmp_path: Path) -> None:
     log_version(store, blobs, "m", b"one", metadata='{"a": 1}')
-    keys.create(store, "secret-name", "team")
+    keys.create_key(data, "secret-name", "team")
     out = tmp_path / "out.jsonl"
     count = export(data, out)
     items = [json.loads(line) for line in out.read_text().splitlines()]

@@ -13,9 +13,16 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder for the database and the blobs")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one (default)")
+    parser.add_argument(
+        "--protect",
+        action="append",
+        default=[],
+        metavar="ALIAS",
+        help="alias that only admin keys may move; repeatable",
+    )
     given = parser.parse_args()
     try:
-        serve(given.data, given.host, given.port)
+        serve(given.data, given.host, given.port, frozenset(given.protect))
     except EkibenError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code

@@ -2,45 +2,53 @@
 
 import hashlib
 import secrets
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 from ekiben.errors import NotFoundError, UsageError
 from ekiben.tracker.graph.base import User
+from ekiben.tracker.state import open_store
 from ekiben.tracker.store import Store, now
 
 DEFAULT_ENTITY = "local"
 
 
 class Key(NamedTuple):
-    """What may be shown of a key. `revoked_at` is empty while it works."""
+    """What may be shown of a key. `revoked_at` is empty while it works; `admin` keys may move protected aliases."""
 
     name: str
     entity: str
+    admin: bool
     created_at: str
     revoked_at: str
 
 
-def create(store: Store, name: str, entity: str) -> str:
-    """Makes a key of 40 hexadecimal digits and returns it; it cannot be read again."""
+def create_key(data: Path, name: str, entity: str = DEFAULT_ENTITY, admin: bool = False) -> str:
+    """Makes a key of 40 hexadecimal digits and returns it; it cannot be read again.
+
+    `entity` is where its runs go unless they say otherwise. From the first key on, the tracker needs one.
+    """
     key = secrets.token_hex(20)
-    with store.write() as db:
+    with closing(open_store(data)) as store, store.write() as db:
         if db.execute("SELECT 1 FROM keys WHERE name = ?", (name,)).fetchone():
             raise UsageError(f"a key named {name!r} exists", next_step="choose another name")
         db.execute(
-            "INSERT INTO keys (name, entity, hash, created_at) VALUES (?, ?, ?, ?)", (name, entity, _hash(key), now())
+            "INSERT INTO keys (name, entity, hash, created_at, admin) VALUES (?, ?, ?, ?, ?)",
+            (name, entity, _hash(key), now(), admin),
         )
     return key
 
 
-def listed(store: Store) -> list[Key]:
-    with store.read() as db:
-        rows = db.execute("SELECT name, entity, created_at, COALESCE(revoked_at, '') FROM keys ORDER BY id")
-        return [Key(*row) for row in rows]
+def list_keys(data: Path) -> list[Key]:
+    with closing(open_store(data)) as store, store.read() as db:
+        rows = db.execute("SELECT name, entity, admin, created_at, COALESCE(revoked_at, '') FROM keys ORDER BY id")
+        return [Key(name, entity, bool(admin), created, revoked) for name, entity, admin, created, revoked in rows]
 
 
-def revoke(store: Store, name: str) -> None:
+def revoke_key(data: Path, name: str) -> None:
     """It stops working at once, in a running server too."""
-    with store.write() as db:
+    with closing(open_store(data)) as store, store.write() as db:
         done = db.execute("UPDATE keys SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL", (now(), name))
         if done.rowcount == 0:
             raise NotFoundError(f"no working key named {name!r}", next_step="list the keys to see their names")
@@ -55,9 +63,9 @@ def any_made(store: Store) -> bool:
 def check(store: Store, key: str) -> User | None:
     """Whose key it is; None if it is nobody's. Before the first key is made, whoever asks is `local`."""
     with store.read() as db:
-        row = db.execute("SELECT name, entity, revoked_at FROM keys WHERE hash = ?", (_hash(key),)).fetchone()
+        row = db.execute("SELECT * FROM keys WHERE hash = ?", (_hash(key),)).fetchone()
         if row is not None:
-            return None if row["revoked_at"] else User(row["name"], row["entity"])
+            return None if row["revoked_at"] else User(row["name"], row["entity"], bool(row["admin"]))
         if db.execute("SELECT 1 FROM keys").fetchone() is None:
             return User(DEFAULT_ENTITY, DEFAULT_ENTITY, admin=True, keyless=True)
     return None

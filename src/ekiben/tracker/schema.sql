@@ -8,7 +8,8 @@ CREATE TABLE keys (
     entity TEXT NOT NULL,
     hash TEXT NOT NULL UNIQUE,          -- SHA-256 of the key, which is long and random: no salt is needed
     created_at TEXT NOT NULL,
-    revoked_at TEXT
+    revoked_at TEXT,
+    admin INTEGER NOT NULL DEFAULT 0    -- may move protected aliases
 );
 
 CREATE TABLE projects (

@@ -21,10 +21,13 @@ GRACE_SECONDS = 3
 def serve(data: Path, host: str = "127.0.0.1", port: int = 0, protected_aliases: frozenset[str] = frozenset()) -> None:
     """Serves the tracker kept in `data` until a signal ends it. `port` 0 takes a free one.
 
+    `protected_aliases` are moved by admin keys only; without keys, by everybody.
     Prints one line on standard output once it answers: `ekiben tracker listening on http://HOST:PORT`.
     Raises UsageError for an address beyond this machine without keys, ConflictError where `data` is being served,
     UnavailableError where the port is taken.
     """
+    if "latest" in protected_aliases:
+        raise UsageError("latest cannot be protected", next_step="protect another alias; each new version takes latest")
     lock(data)
     store = open_store(data)
     if host not in LOOPBACK and not keys.any_made(store):

@@ -14,7 +14,9 @@ from queue import Empty, LifoQueue
 from ekiben.errors import IntegrityError
 from ekiben.tracker.sqlfunctions import register
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# What turns an older version into the next one.
+_MIGRATIONS = {1: "ALTER TABLE keys ADD COLUMN admin INTEGER NOT NULL DEFAULT 0"}
 BUSY_SECONDS = 30.0
 
 
@@ -37,6 +39,10 @@ class Store:
 
     def _create(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
+        while version in _MIGRATIONS:
+            db.execute(_MIGRATIONS[version])
+            version += 1
+            db.execute(f"PRAGMA user_version = {version}")
         if version == SCHEMA_VERSION:
             return
         if version != 0:

@@ -5,10 +5,11 @@ server of one's own and the embedded one.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ekiben.errors import IntegrityError, NotFoundError, UnavailableError
+from ekiben.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError
 from ekiben.recipe import Evaluation, Metrics
 from ekiben.types import ModelVersion
 
@@ -16,14 +17,29 @@ PRODUCTION = "production"
 """The alias of the model that is live."""
 
 
+@dataclass(frozen=True)
+class Lineage:
+    """Ids of W&B runs: `made_by` is empty where no run logged the model."""
+
+    made_by: str
+    used_by: tuple[str, ...]
+
+
 class Registry:
     """The models of one W&B project; an empty entity is the API key's own."""
 
     def __init__(self, project: str, entity: str = "") -> None:
         import wandb
+        from wandb.errors import AuthenticationError, CommError
 
         self.project = project
-        self._api = wandb.Api()
+        try:
+            self._api = wandb.Api()
+        except (AuthenticationError, CommError) as error:
+            raise UnavailableError(
+                f"no session with W&B: {error}",
+                wanted="the server that WANDB_BASE_URL names, and a key that it knows in WANDB_API_KEY",
+            ) from None
         self.entity = entity or self._api.default_entity
 
     def log(
@@ -51,10 +67,10 @@ class Registry:
         """The exact version behind `name:alias`. NotFoundError if there is none."""
         return _version(self._artifact(f"{self.entity}/{self.project}/{name}:{alias}"))
 
-    def production(self, name: str) -> ModelVersion | None:
-        """The version that is aliased `production`; None while there is none."""
+    def find(self, name: str, alias: str) -> ModelVersion | None:
+        """As `resolve`, but None if there is none."""
         try:
-            return self.resolve(name, PRODUCTION)
+            return self.resolve(name, alias)
         except NotFoundError:
             return None
 
@@ -65,11 +81,6 @@ class Registry:
         """What the model achieved when it was trained; empty if it was logged without."""
         metrics: Metrics = self.metadata(model).get("metrics", {})
         return metrics
-
-    def run(self, model: ModelVersion) -> str:
-        """Id of the W&B run that logged the model; empty where none did."""
-        run = self._pinned(model).logged_by()
-        return run.id if run else ""
 
     def download(self, model: ModelVersion, into: Path) -> None:
         """The model's files into `into`, which must be new, each checked against W&B's manifest.
@@ -89,12 +100,34 @@ class Registry:
                 next_step="remove the folder that WANDB_CACHE_DIR names (.ekiben/wandb/cache) and try again",
             ) from None
 
-    def promote(self, model: ModelVersion, alias: str = PRODUCTION) -> None:
-        """Move `alias` to this version; W&B takes it from the version that had it."""
+    def promote(self, model: ModelVersion, alias: str = PRODUCTION, *, instead_of: ModelVersion | None) -> None:
+        """Move `alias` to this version from `instead_of`, the one that had it when the caller looked (None: nobody).
+
+        ConflictError when it is elsewhere by now, or was moved at the same moment. W&B has no compare-and-set of its
+        own: between the look and the move another client may move it too, and the last one to move it has it; the
+        look afterwards finds that, so that no two promotions both believe that they hold the alias.
+        """
+        self._expect(model.name, alias, {instead_of, model})
         artifact = self._pinned(model)
         if alias not in artifact.aliases:
             artifact.aliases.append(alias)
             artifact.save()
+        self._expect(model.name, alias, {model})
+
+    def _expect(self, name: str, alias: str, wanted: set[ModelVersion | None]) -> None:
+        found = self.find(name, alias)
+        if found not in wanted:
+            raise ConflictError(
+                f"the alias {alias} of {name} is at {found or 'no version'} in W&B",
+                wanted=" or ".join(str(version or "no version") for version in wanted),
+                next_step="somebody else promotes this model; see which version should be live, then try again",
+            )
+
+    def lineage(self, model: ModelVersion) -> Lineage:
+        """The runs that made the model and that used it, by id."""
+        artifact = self._pinned(model)
+        made = artifact.logged_by()
+        return Lineage(made_by=made.id if made else "", used_by=tuple(sorted(run.id for run in artifact.used_by())))
 
     def _pinned(self, model: ModelVersion) -> Any:
         artifact = self._artifact(str(model))

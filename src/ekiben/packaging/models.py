@@ -46,8 +46,9 @@ def _create(registry: Registry, model: ModelVersion, tag: str, scratch: Path) ->
     registry.download(model, folder)
     _refuse_pickles(folder)
     metadata = {key: value for key, value in registry.metadata(model).items() if value is not None}
+    labelled = labels(model, registry.lineage(model).made_by)
     try:
-        with bentoml.models.create(tag, labels=labels(model, registry.run(model)), metadata=metadata) as created:
+        with bentoml.models.create(tag, labels=labelled, metadata=metadata) as created:
             shutil.copytree(folder, created.path, dirs_exist_ok=True)
     except BentoMLException:
         if (found := _find(tag)) is None:

@@ -79,11 +79,12 @@ def _write_golden(path: Path, route: str, examples: list[Example]) -> None:
 def gate(name: str, model: str) -> Verdict:
     """Judge the model's own metrics, as W&B has them, by the recipe's thresholds and against production's."""
     from ekiben import gate
+    from ekiben.registry import PRODUCTION
 
     project = Project.here()
     registry = _registry(project)
     candidate = ModelVersion.model_validate_json(model)
-    production = registry.production(candidate.name)
+    production = registry.find(candidate.name, PRODUCTION)
     live = registry.metrics(production) if production else None
     return gate.judge(registry.metrics(candidate), recipe(project, name).thresholds, live, str(candidate))
 
@@ -98,7 +99,7 @@ def package(name: str, model: str) -> BentoRef:
     version = ModelVersion.model_validate_json(model)
     with tempfile.TemporaryDirectory() as folder:
         tag = models.pull(registry, version, Path(folder))
-        labels = {**models.labels(version, registry.run(version)), "git.commit": _commit(project.root)}
+        labels = {**models.labels(version, registry.lineage(version).made_by), "git.commit": _commit(project.root)}
         return bento.build(
             project.root,
             name=made.name,
@@ -138,6 +139,7 @@ def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
 def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
     """Switch traffic to the candidate in the idle slot while a prober asks the service without pause."""
     from ekiben.loadtest.prober import Prober
+    from ekiben.registry import PRODUCTION
 
     project = Project.here()
     candidate = BentoRef.model_validate_json(bento)
@@ -153,6 +155,8 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
         by=by or run,
         run=run,
     )
+    registry = _registry(project)
+    production = registry.find(candidate.model.name, PRODUCTION)
     if live is None:  # nothing answers yet, so there is nothing to ask before the switch
         place.switch(release)
     with Prober(place.url, [_golden(b) for b in (live and live.bento, candidate) if b]) as prober:
@@ -161,7 +165,7 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
             place.switch(release)
         prober.wait_for(PROBED)
         probe = prober.stop()
-    _registry(project).promote(candidate.model)
+    registry.promote(candidate.model, instead_of=production)
     return release, probe
 
 
@@ -195,8 +199,17 @@ def _judge_probe(probe: Probe, subject: str) -> Verdict:
 def roll_back(project: Project, place: "LocalPlatform", by: str) -> Release:
     """Put the previous release back, then move W&B's alias with it. Traffic first: it does not wait for the tracker."""
     restored = place.rollback(by)
-    _registry(project).promote(restored.bento.model)
+    _promote(project, restored)
     return restored
+
+
+def _promote(project: Project, release: Release) -> None:
+    """Move W&B's alias to what is live already, from wherever it is: traffic has been switched, and W&B follows."""
+    from ekiben.registry import PRODUCTION
+
+    registry = _registry(project)
+    model = release.bento.model
+    registry.promote(model, instead_of=registry.find(model.name, PRODUCTION))
 
 
 def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:
@@ -213,7 +226,7 @@ def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:
     place.stage(known.bento, by)
     release = known.model_copy(update={"slot": seen.idle, "time": datetime.now(UTC), "by": by, "run": ""})
     place.switch(release)
-    _registry(project).promote(release.bento.model)
+    _promote(project, release)
     return release
 
 
@@ -250,7 +263,7 @@ def _registry(project: Project) -> "Registry":
     from ekiben.registry import Registry
 
     os.environ.update(tracking.environment(project))
-    return Registry(project.settings.project, project.settings.entity)
+    return Registry(os.environ["WANDB_PROJECT"], os.environ["WANDB_ENTITY"])
 
 
 def _commit(root: Path) -> str:

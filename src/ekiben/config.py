@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ class Project:
             raise UsageError(
                 f"settings: {wrong}", next_step="correct [tool.ekiben] in pyproject.toml or the EKIBEN_* variable"
             ) from None
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"pyproject.toml is not TOML: {error}", next_step="correct it") from None
 
     def load(self, reference: str) -> Any:
         """The object that `package.module:name` names, imported from the project's root."""

@@ -24,7 +24,7 @@ class Value(BaseModel):
 
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-_MODEL_VERSION = re.compile(rf"^(?P<entity>{_PART})/(?P<project>{_PART})/(?P<name>{_PART}):(?P<version>v\d+)$")
+_MODEL_VERSION = re.compile(rf"(?P<entity>{_PART})/(?P<project>{_PART})/(?P<name>{_PART}):(?P<version>v\d+)")
 
 
 class ModelVersion(Value):
@@ -41,7 +41,7 @@ class ModelVersion(Value):
 
     @classmethod
     def parse(cls, text: str, digest: str = "") -> Self:
-        match = _MODEL_VERSION.match(text)
+        match = _MODEL_VERSION.fullmatch(text)
         if match is None:
             raise UsageError(
                 f"not a model version: {text!r}",

@@ -95,7 +95,8 @@ def _show(console: Console, ended: summary.Summary, told: Mapping[str, Any], fol
     if ended.probe:
         probe = ended.probe
         failed = f"{probe.failed:,} failed" + (f" ({probe.first_failure})" if probe.failed else "")
-        line("probe", f"{probe.requests:,} requests through the switch, {failed}, worst {probe.worst_ms:.0f} ms")
+        again = f", {probe.reconnects:,} sent anew after a kept connection closed" if probe.reconnects else ""
+        line("probe", f"{probe.requests:,} requests through the switch, {failed}{again}, worst {probe.worst_ms:.0f} ms")
     line("logs", os.path.relpath(folder / "steps"))
     if told["active"] and example:
         request = json.dumps(example["request"], separators=(",", ":"))

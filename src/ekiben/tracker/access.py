@@ -3,7 +3,6 @@
 import base64
 import binascii
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -15,7 +14,7 @@ from ekiben.tracker.urls import Urls
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-async def authenticate(request: Request) -> User:
+def authenticate(request: Request) -> User:
     """Who asks. Raises HTTPException 401."""
     kind, _, value = request.headers.get("authorization", "").partition(" ")
     key = value
@@ -25,7 +24,7 @@ async def authenticate(request: Request) -> User:
         except (binascii.Error, ValueError):
             key = ""
     state: State = request.app.state.tracker
-    user = await run_in_threadpool(keys.check, state.store, key.strip())
+    user = keys.check(state.store, key.strip())  # some 20 µs, and never kept waiting by writers: no thread needed
     if user is None:
         # The header makes a browser ask for the key, as the password of any user name.
         raise HTTPException(

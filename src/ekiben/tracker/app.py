@@ -52,14 +52,14 @@ def create_app(state: State) -> Starlette:
 
 
 async def graphql(request: Request) -> Response:
-    user = await authenticate(request)
+    user = authenticate(request)
     body = await read_json(request)
     state = request.app.state.tracker
     return JSONResponse(await run_in_threadpool(answer, state, user, urls_for(request), body))
 
 
 async def file_stream(request: Request) -> Response:
-    user = await authenticate(request)
+    user = authenticate(request)
     body = await read_json(request)
     state: State = request.app.state.tracker
     wanted = request.path_params
@@ -105,7 +105,7 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 
 async def prometheus(request: Request) -> Response:
-    await authenticate(request)
+    authenticate(request)
     return PlainTextResponse(await run_in_threadpool(metrics.render, request.app.state.tracker))
 
 

@@ -106,7 +106,7 @@ class Incoming:
         self._hash = hashlib.md5(usedforsecurity=False)
         self.size = 0
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | bytearray) -> None:
         self._hash.update(chunk)
         view = memoryview(chunk)
         while view:

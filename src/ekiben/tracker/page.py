@@ -28,7 +28,7 @@ HEADERS = {
 
 
 async def show(request: Request) -> Response:
-    await authenticate(request)
+    authenticate(request)
     return HTMLResponse(await run_in_threadpool(_render, request), headers=HEADERS)
 
 

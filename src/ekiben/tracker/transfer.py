@@ -1,5 +1,6 @@
 """Bytes in and out, at addresses that carry their own permission."""
 
+import asyncio
 import base64
 import binascii
 import mimetypes
@@ -65,7 +66,7 @@ async def download(request: Request) -> Response:
 
 async def download_entry(request: Request) -> Response:
     """One file of an artifact at the address that the client builds itself: …/MD5/NAME, asked for with a key."""
-    await authenticate(request)
+    authenticate(request)
     return _send(request.app.state.tracker, request.path_params["md5"], request.path_params["name"])
 
 
@@ -86,20 +87,26 @@ async def _receive(request: Request, begin: Callable[[], Incoming], expected: st
     """Takes the body into a blob. Returns its MD5 and size; nothing is left where it comes short or differs."""
     declared = request.headers.get("content-length")
     incoming = await run_in_threadpool(begin)
+    writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    writing.set_result(None)
     try:
         waiting = bytearray()
         async for chunk in request.stream():
             waiting += chunk
             if len(waiting) >= CHUNK:
-                await run_in_threadpool(incoming.write, bytes(waiting))
-                waiting.clear()
-        await run_in_threadpool(incoming.write, bytes(waiting))
+                # One chunk is hashed and written while the next one comes in.
+                await writing
+                writing = asyncio.ensure_future(run_in_threadpool(incoming.write, waiting))
+                waiting = bytearray()
+        await writing
+        await run_in_threadpool(incoming.write, waiting)
         if declared is not None and declared != str(incoming.size):
             raise HTTPException(400, f"{incoming.size} bytes came of {declared} that were announced")
         md5 = await run_in_threadpool(incoming.finish, expected)
     except ClientDisconnect:
         raise HTTPException(400, "the upload broke off") from None
     finally:
+        await asyncio.wait([writing])
         incoming.abandon()
     request.app.state.tracker.received_bytes += incoming.size
     return md5, incoming.size

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ekiben.errors import EkibenError
+from ekiben.tracker import commands as tracker
 
 if TYPE_CHECKING:
     from ekiben.config import Project
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 workflow = typer.Typer(help="The workflows as Argo documents.", no_args_is_help=True)
 app.add_typer(workflow, name="workflow")
+app.add_typer(tracker.app, name="tracker")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]

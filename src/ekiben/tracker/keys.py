@@ -1,6 +1,7 @@
 """API keys: made here, shown once, kept as hashes."""
 
 import hashlib
+import re
 import secrets
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ from ekiben.tracker.state import open_store
 from ekiben.tracker.store import Store, now
 
 DEFAULT_ENTITY = "local"
+_LONG_ENOUGH = re.compile(r"[A-Za-z0-9_-]{40,128}")
 
 
 class Key(NamedTuple):
@@ -24,13 +26,19 @@ class Key(NamedTuple):
     revoked_at: str
 
 
-def create_key(data: Path, name: str, entity: str = DEFAULT_ENTITY, admin: bool = False) -> str:
+def create_key(data: Path, name: str, entity: str = DEFAULT_ENTITY, admin: bool = False, key: str = "") -> str:
     """Makes a key of 40 hexadecimal digits and returns it; it cannot be read again.
 
-    `entity` is where its runs go unless they say otherwise. From the first key on, the tracker needs one.
+    `entity` is where its runs go unless they say otherwise. From the first key on, the tracker needs one. `key` is one
+    that was made elsewhere, such as in a Kubernetes Secret; to create it again under its name changes nothing.
     """
-    key = secrets.token_hex(20)
+    if key and not _LONG_ENOUGH.fullmatch(key):
+        raise UsageError("not a key for the wandb client", wanted="40 to 128 letters, digits, '-' or '_'")
+    given, key = bool(key), key or secrets.token_hex(20)
     with closing(open_store(data)) as store, store.write() as db:
+        row = db.execute("SELECT hash FROM keys WHERE name = ? AND revoked_at IS NULL", (name,)).fetchone()
+        if given and row is not None and row["hash"] == _hash(key):
+            return key
         if db.execute("SELECT 1 FROM keys WHERE name = ?", (name,)).fetchone():
             raise UsageError(f"a key named {name!r} exists", next_step="choose another name")
         db.execute(

@@ -193,13 +193,13 @@ class LocalPlatform:
     def _apply_stage(self, action: Stage) -> None:
         slot = action.slot
         with self._slot(slot):
-            self._change(lambda state: state.staging(slot, action.claim, action.epoch))
-            self._end(slot)
             folder = self.folder / slot / "bento"
             fresh = folder.with_name("bento.new")
-            for old in (fresh, folder):
-                shutil.rmtree(old, ignore_errors=True)
-            self.export(action.bento, fresh)
+            shutil.rmtree(fresh, ignore_errors=True)
+            self.export(action.bento, fresh)  # first: a Bento that is not there costs the slot nothing
+            self._change(lambda state: state.staging(slot, action.claim, action.epoch))
+            self._end(slot)
+            shutil.rmtree(folder, ignore_errors=True)
             fresh.rename(folder)
             address = self._launch(slot)
             self._change(lambda state: state.staged(slot, action.claim, action.bento, address))

@@ -352,6 +352,7 @@ if version == "b":
         platform.stage(bento("nothing"), "test")
     except NotFoundError as error:
         print(error)
+    platform.retire()
 """
 
 
@@ -396,6 +397,7 @@ def test_with_bentoml(tmp_path: Path) -> None:
         run("-c", REAL, str(tmp_path / ".ekiben"), str(port), "a")
         with PostClient(port, pause=0.01) as new, KeptPostClient(port, pause=0.01) as kept:
             said = run("-c", REAL, str(tmp_path / ".ekiben"), str(port), "b")
+            time.sleep(0.2)
         assert "the BentoML store has no digits:nothing" in said
         assert new.failures == kept.failures == []
         assert new.answers == kept.answers == ["blue", "green", "blue"]

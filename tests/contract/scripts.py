@@ -91,6 +91,16 @@ def promote(project, entity, collection, version, alias):
     return {"version": again.version, "aliases": sorted(again.aliases), "digest": again.digest}
 
 
+def demote(project, entity, collection, alias):
+    """Take an alias from the version that has it."""
+    artifact = wandb.Api().artifact(f"{entity}/{project}/{collection}:{alias}")
+    artifact.aliases.remove(alias)
+    artifact.save()
+    again = wandb.Api().artifact(f"{entity}/{project}/{collection}:{artifact.version}")
+    path = f"{entity}/{project}/{collection}:{alias}"
+    return {"aliases": sorted(again.aliases), "exists": wandb.Api().artifact_exists(path)}
+
+
 def lineage(project, entity, collection, version):
     artifact = wandb.Api().artifact(f"{entity}/{project}/{collection}:{version}")
     return {

@@ -49,6 +49,8 @@ def test_an_alias_names_one_version_and_moves(script: Script, collection: str) -
     moved = script("promote", entity=entity, collection=collection, version="v1", alias="production")
     assert moved["version"] == "v1"
     assert script("lineage", entity=entity, collection=collection, version="v0")["aliases"] == []
+    demoted = script("demote", entity=entity, collection=collection, alias="production")
+    assert demoted == {"aliases": ["candidate", "latest"], "exists": False}
 
 
 def test_the_same_content_is_the_same_version(script: Script, collection: str) -> None:

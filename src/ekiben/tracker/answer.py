@@ -1,6 +1,7 @@
 """One GraphQL request, from its JSON to its JSON."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from ekiben.errors import EkibenError
@@ -12,6 +13,7 @@ from ekiben.tracker.graphql import GraphQLError, choose, execute
 from ekiben.tracker.state import State
 from ekiben.tracker.urls import Urls
 
+CACHED_LENGTH = 10_000  # characters; the longest that a client sends has under 6,000
 JOIN_PARTS = "completeMultipartUploadArtifact"
 
 
@@ -47,11 +49,15 @@ def answer(state: State, user: User, urls: Urls, request: Mapping[str, Any]) -> 
         return _errors(str(error))
 
 
+# A client sends the same few queries over and over; trees are not changed by answering.
+_parse = lru_cache(maxsize=128)(syntax.parse)
+
+
 def _operation(request: Mapping[str, Any]) -> tuple[syntax.Document, syntax.Operation]:
     text, name = request.get("query"), request.get("operationName")
     if not isinstance(text, str) or not isinstance(name, str | None):
         raise syntax.GraphQLSyntaxError("query must be text, and operationName too if there is one")
-    document = syntax.parse(text)
+    document = _parse(text) if len(text) < CACHED_LENGTH else syntax.parse(text)
     return document, choose(document, name)
 
 

@@ -19,7 +19,7 @@ from ekiben.tracker.state import State
 from ekiben.tracker.store import now
 from ekiben.tracker.urls import Urls
 
-CHUNK = 1 << 20  # bytes handled at once; the memory that one transfer takes
+CHUNK = 1 << 19  # bytes handled at once; one transfer holds twice that
 
 
 class BlobResponse(FileResponse):
@@ -86,7 +86,7 @@ def _send(state: State, md5: str, name: str) -> Response:
 async def _receive(request: Request, begin: Callable[[], Incoming], expected: str | None) -> tuple[str, int]:
     """Takes the body into a blob. Returns its MD5 and size; nothing is left where it comes short or differs."""
     declared = request.headers.get("content-length")
-    incoming = await run_in_threadpool(begin)
+    incoming = begin()
     writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     writing.set_result(None)
     try:
@@ -99,10 +99,10 @@ async def _receive(request: Request, begin: Callable[[], Incoming], expected: st
                 writing = asyncio.ensure_future(run_in_threadpool(incoming.write, waiting))
                 waiting = bytearray()
         await writing
-        await run_in_threadpool(incoming.write, waiting)
-        if declared is not None and declared != str(incoming.size):
-            raise HTTPException(400, f"{incoming.size} bytes came of {declared} that were announced")
-        md5 = await run_in_threadpool(incoming.finish, expected)
+        size = incoming.size + len(waiting)
+        if declared is not None and declared != str(size):
+            raise HTTPException(400, f"{size} bytes came of {declared} that were announced")
+        md5 = await run_in_threadpool(_finish, incoming, waiting, expected)
     except ClientDisconnect:
         raise HTTPException(400, "the upload broke off") from None
     finally:
@@ -110,6 +110,11 @@ async def _receive(request: Request, begin: Callable[[], Incoming], expected: st
         incoming.abandon()
     request.app.state.tracker.received_bytes += incoming.size
     return md5, incoming.size
+
+
+def _finish(incoming: Incoming, rest: bytearray, expected: str | None) -> str:
+    incoming.write(rest)
+    return incoming.finish(expected)
 
 
 def _content_md5(request: Request) -> str | None:

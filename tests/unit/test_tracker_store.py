@@ -22,6 +22,7 @@ from ekiben.tracker.graph.mutations import Mutation
 from ekiben.tracker.graph.placing import set_alias
 from ekiben.tracker.graphql import GraphQLError, choose, execute
 from ekiben.tracker.maintenance import gc, missing_blobs
+from ekiben.tracker.multipart import Uploads
 from ekiben.tracker.state import lock, open_blobs, open_store
 from ekiben.tracker.store import Store
 from ekiben.tracker.syntax import parse
@@ -34,7 +35,7 @@ OLD = timedelta(0)  # a grace after which everything counts as old
 def mutate(store: Store, blobs: Blobs, text: str, **variables: object) -> dict[str, dict[str, object]]:
     document = parse(text)
     with store.write() as db:
-        root = Mutation(Context(db, blobs, USER, Urls("http://x", store.secret)))
+        root = Mutation(Context(db, blobs, Uploads(blobs), USER, Urls("http://x", store.secret)))
         return execute(document, choose(document, None), variables, root)
 
 
@@ -154,23 +155,53 @@ def test_only_an_md5_names_a_blob(blobs: Blobs, name: str) -> None:
         blobs.path(name)
 
 
-def test_parts_are_joined_in_order_and_checked_as_a_whole(blobs: Blobs) -> None:
-    upload = blobs.begin_multipart()
-    for number in (2, 1, 3):
-        part = blobs.incoming_part(upload, number)
-        part.write(bytes([number]) * 1_500_000)
-        part.finish(None)
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 3, 1)])
+def test_parts_are_joined_in_order_whatever_order_they_come_in(blobs: Blobs, order: tuple[int, ...]) -> None:
+    uploads = Uploads(blobs)
+    upload = uploads.begin()
+    for number in order:
+        _send_part(uploads, upload, number)
     whole = b"".join(bytes([number]) * 1_500_000 for number in (1, 2, 3))
-    with pytest.raises(NotFoundError, match="4"):
-        blobs.finish_multipart(upload, [1, 2, 3, 4], "")
-    with pytest.raises(IntegrityError):
-        blobs.finish_multipart(upload, [1, 2], hashlib.md5(whole).hexdigest())
-    assert blobs.finish_multipart(upload, [1, 2, 3], hashlib.md5(whole).hexdigest())
+    md5 = hashlib.md5(whole).hexdigest()
+    with pytest.raises(NotFoundError, match="3 parts came in a row, and 4 were announced"):
+        uploads.finish(upload, [1, 2, 3, 4], md5)
+    assert uploads.finish(upload, [1, 2, 3], md5) == md5
+    assert uploads.finish(upload, [1, 2, 3], md5) == md5  # said twice
+    assert blobs.path(md5).read_bytes() == whole
     with pytest.raises(NotFoundError):
-        blobs.incoming_part(upload, 1)
-    with pytest.raises(NotFoundError):
-        blobs.incoming_part("../escape", 1)
+        uploads.part(upload, 1)
     assert not list(blobs.tmp.iterdir())
+
+
+def test_parts_that_make_another_whole_are_refused(blobs: Blobs) -> None:
+    uploads = Uploads(blobs)
+    upload = uploads.begin()
+    _send_part(uploads, upload, 1)
+    with pytest.raises(IntegrityError):
+        uploads.finish(upload, [1], hashlib.md5(b"else").hexdigest())
+    uploads.abort(upload)
+    with pytest.raises(NotFoundError):
+        uploads.part("../escape", 1)
+    assert not list(blobs.tmp.iterdir())
+
+
+def test_parts_that_come_at_once_are_each_joined_once(blobs: Blobs) -> None:
+    uploads = Uploads(blobs)
+    upload = uploads.begin()
+    threads = [threading.Thread(target=_send_part, args=(uploads, upload, n, 100_000)) for n in range(1, 41)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    whole = b"".join(bytes([number]) * 100_000 for number in range(1, 41))
+    assert uploads.finish(upload, list(range(1, 41)), hashlib.md5(whole).hexdigest())
+
+
+def _send_part(uploads: Uploads, upload: str, number: int, size: int = 1_500_000) -> None:
+    part = uploads.part(upload, number)
+    part.write(bytes([number]) * size)
+    part.finish(None)
+    uploads.advance(upload)
 
 
 def test_a_version_is_only_there_once_committed_and_only_if_whole(store: Store, blobs: Blobs) -> None:
@@ -231,7 +262,7 @@ def test_gc_takes_what_nothing_refers_to_and_says_so_first(data: Path, store: St
     assert gc(data, dry_run=False, grace=OLD) == (0, 0, 0, ())
     assert missing_blobs(store, blobs) == []
     with store.read() as db, pytest.raises(GraphQLError):
-        Context(db, blobs, USER, Urls("", b"")).found("Artifact", expired)
+        Context(db, blobs, Uploads(blobs), USER, Urls("", b"")).found("Artifact", expired)
     with store.read() as db:
         row = db.execute("SELECT m.version FROM aliases JOIN memberships m ON m.id = membership").fetchone()
         assert row[0] == 0  # `latest` is what is left
@@ -279,7 +310,7 @@ def test_protected_aliases_are_moved_by_their_keepers_only(store: Store, blobs: 
     log_version(store, blobs, "m", b"one")
     for user, allowed in ((User("anyone", "team"), False), (USER, True)):
         with store.write() as db:
-            context = Context(db, blobs, user, Urls("", b""), frozenset({"production"}))
+            context = Context(db, blobs, Uploads(blobs), user, Urls("", b""), frozenset({"production"}))
             if allowed:
                 set_alias(context, 1, "production", 1)
             else:

@@ -34,7 +34,7 @@ def answer(state: State, user: User, urls: Urls, request: Mapping[str, Any]) -> 
         # Joining gigabytes changes no row, and must not keep every other writer waiting.
         rows_change = mutation and any(getattr(f, "name", "") != JOIN_PARTS for f in operation.selection)
         with state.store.write() if rows_change else state.store.read() as db:
-            context = Context(db, state.blobs, user, urls, state.protected_aliases)
+            context = Context(db, state.blobs, state.uploads, user, urls, state.protected_aliases)
             root = Mutation(context) if mutation else Query(context)
             return {"data": execute(document, operation, variables, root)}
     except GraphQLError as error:

@@ -66,7 +66,7 @@ async def file_stream(request: Request) -> Response:
 
     def receive() -> dict[str, Any]:
         with state.store.write() as db:
-            context = Context(db, state.blobs, user, urls_for(request))
+            context = Context(db, state.blobs, state.uploads, user, urls_for(request))
             run = find_run(context, wanted["entity"], wanted["project"], wanted["run"])
             filestream.receive(db, run.key, body)
             return {"exitcode": None, "limits": {}, "stopped": bool(run.row["stop_requested"])}

@@ -4,12 +4,10 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from ekiben.errors import EkibenError, IntegrityError, NotFoundError
-
-COPY_BYTES = 1 << 20
+from ekiben.errors import EkibenError, IntegrityError
 
 
 class Blobs:
@@ -37,49 +35,15 @@ class Blobs:
             return False
         return True
 
-    def incoming(self) -> "Incoming":
-        return Incoming(self)
+    def incoming(self, part: Path | None = None) -> "Incoming":
+        """A blob to be written or, with `part`, a file of that name on the way to one."""
+        return Incoming(self, part)
 
     def put(self, content: bytes) -> str:
         """Keeps these bytes. Returns their MD5."""
         incoming = self.incoming()
         incoming.write(content)
         return incoming.finish(None)
-
-    def begin_multipart(self) -> str:
-        """Opens an upload in parts. Returns its name; it lasts until it is finished or the server starts again."""
-        upload = secrets.token_hex(16)
-        self._parts(upload).mkdir()
-        return upload
-
-    def incoming_part(self, upload: str, number: int) -> "Incoming":
-        if not self._parts(upload).is_dir():
-            raise NotFoundError("no such upload; it was finished, or the server has started again since")
-        return Incoming(self, self._parts(upload) / str(number))
-
-    def finish_multipart(self, upload: str, numbers: Sequence[int], expected: str) -> str:
-        """Joins the parts in this order, checks the MD5 of the whole and gives it its name. Returns the MD5."""
-        folder = self._parts(upload)
-        paths = [folder / str(number) for number in numbers]
-        missing = [path.name for path in paths if not path.is_file()]
-        if not paths or missing:
-            raise NotFoundError(f"parts missing from the upload: {', '.join(missing[:5]) or 'all'}")
-        whole = self.incoming()
-        for path in paths:
-            with path.open("rb") as part:
-                while chunk := part.read(COPY_BYTES):
-                    whole.write(chunk)
-        md5 = whole.finish(expected)
-        shutil.rmtree(folder)
-        return md5
-
-    def abort_multipart(self, upload: str) -> None:
-        shutil.rmtree(self._parts(upload), ignore_errors=True)
-
-    def _parts(self, upload: str) -> Path:
-        if len(upload) != 32 or set(upload) - set("0123456789abcdef"):
-            raise NotFoundError("not the name of an upload")
-        return self.tmp / f"{upload}.parts"
 
     def all(self) -> Iterator[Path]:
         return (path for path in sorted(self.folder.glob("??/*")) if len(path.name) == 32)

@@ -13,6 +13,7 @@ from ekiben.tracker import keys
 from ekiben.tracker.access import LOOPBACK
 from ekiben.tracker.app import create_app
 from ekiben.tracker.maintenance import missing_blobs
+from ekiben.tracker.multipart import Uploads
 from ekiben.tracker.state import State, lock, open_blobs, open_store
 
 GRACE_SECONDS = 3
@@ -41,7 +42,7 @@ def serve(data: Path, host: str = "127.0.0.1", port: int = 0, protected_aliases:
     if unfinished:
         print(f"ekiben tracker: removed {unfinished} unfinished uploads", file=sys.stderr)  # noqa: T201
     listener = _listen(host, port)
-    state = State(store, blobs, protected_aliases)
+    state = State(store, blobs, Uploads(blobs), protected_aliases)
     # Beside serving, since it reads as many entries of the file system as there are blobs.
     threading.Thread(target=_look_for_missing, args=(state,), daemon=True).start()
     server = _Server(

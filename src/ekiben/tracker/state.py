@@ -9,6 +9,7 @@ from threading import Lock
 
 from ekiben.errors import ConflictError
 from ekiben.tracker.blobs import Blobs
+from ekiben.tracker.multipart import Uploads
 from ekiben.tracker.store import Store
 
 MAX_NAMES = 300  # the client has about 150 operations
@@ -18,6 +19,7 @@ MAX_NAMES = 300  # the client has about 150 operations
 class State:
     store: Store
     blobs: Blobs
+    uploads: Uploads
     protected_aliases: frozenset[str] = frozenset()
     missing: list[str] = field(default_factory=list)  # files of committed versions that a start did not find
     operations: Counter[str] = field(default_factory=Counter)

@@ -33,9 +33,10 @@ async def put_blob(request: Request) -> Response:
 
 
 async def put_part(request: Request) -> Response:
-    blobs = _permitted(request).blobs
+    uploads = _permitted(request).uploads
     upload, number = request.path_params["upload"], request.path_params["number"]
-    md5, _ = await _receive(request, lambda: blobs.incoming_part(upload, number), _content_md5(request))
+    md5, _ = await _receive(request, lambda: uploads.part(upload, number), _content_md5(request))
+    await run_in_threadpool(uploads.advance, upload)
     return Response(headers={"ETag": f'"{md5}"'})
 
 

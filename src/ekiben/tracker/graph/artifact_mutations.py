@@ -143,7 +143,7 @@ class ArtifactMutations(Node):
         here = self.context.blobs.touch(md5)
         parts = None
         if not here and (wanted := spec.objects("uploadPartsInput")):
-            upload = self.context.blobs.begin_multipart()
+            upload = self.context.uploads.begin()
             numbers = [part.integer("partNumber") for part in wanted]
             put = self.context.urls.put
             parts = {
@@ -171,9 +171,9 @@ class ArtifactMutations(Node):
         numbers = [part.integer("partNumber") or 0 for part in given.objects("completedParts")]
         upload = given.text("uploadID", 64)
         if given.optional_text("completeMultipartAction") == "Abort":
-            self.context.blobs.abort_multipart(upload)
+            self.context.uploads.abort(upload)
             return {"digest": None}
-        return {"digest": self.context.blobs.finish_multipart(upload, sorted(numbers), md5)}
+        return {"digest": self.context.uploads.finish(upload, sorted(numbers), md5)}
 
     @field
     def commit_artifact(self, args: Args) -> dict[str, Any]:

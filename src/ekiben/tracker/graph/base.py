@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from ekiben.tracker.blobs import Blobs
 from ekiben.tracker.graphql import Args, GraphQLError, Node, Resolver, field
+from ekiben.tracker.multipart import Uploads
 from ekiben.tracker.urls import Urls
 
 MAX_PAGE = 1000
@@ -31,6 +32,7 @@ class Context:
 
     db: sqlite3.Connection
     blobs: Blobs
+    uploads: Uploads
     user: User
     urls: Urls
     protected_aliases: frozenset[str] = frozenset()

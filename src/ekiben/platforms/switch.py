@@ -76,13 +76,29 @@ class Side(asyncio.Protocol):
     peer: "Side | None" = None
     ended = False  # the other end will send no more
 
+    def __init__(self) -> None:
+        self._early: list[bytes] = []  # received before there was a peer
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
 
+    def join(self, peer: "Side") -> None:
+        self.peer, peer.peer = peer, self
+        for side, other in ((self, peer), (peer, self)):
+            other.transport.writelines(side._early)
+            side._early.clear()
+        for side in (self, peer):
+            if side.ended:
+                side._pass_end_on()
+            side.transport.resume_reading()
+
     def data_received(self, data: bytes) -> None:
         if self.peer:
             self.peer.transport.write(data)
+        else:
+            self._early.append(data)
+            self.transport.pause_reading()
 
     def pause_writing(self) -> None:
         if self.peer:
@@ -93,16 +109,19 @@ class Side(asyncio.Protocol):
             self.peer.transport.resume_reading()
 
     def eof_received(self) -> bool:
-        """Pass the half-close on; the other direction stays open until it ends too."""
         self.ended = True
+        self._pass_end_on()
+        return True  # the other direction stays open
+
+    def _pass_end_on(self) -> None:
         if self.peer is None:
-            return True
+            return
         if self.peer.ended:
-            self.peer.transport.close()
-            return False
-        with contextlib.suppress(OSError, RuntimeError):  # the peer is closing at this moment
-            self.peer.transport.write_eof()
-        return True
+            for transport in (self.peer.transport, self.transport):
+                transport.close()  # when all is sent
+        else:
+            with contextlib.suppress(OSError, RuntimeError):  # the peer is closing at this moment
+                self.peer.transport.write_eof()
 
     def connection_lost(self, error: Exception | None) -> None:
         peer, self.peer = self.peer, None
@@ -119,9 +138,9 @@ class Client(Side):
     """The end that connected to us; its peer is the backend, once that answers."""
 
     def __init__(self, choose: Callable[[], Address | None]) -> None:
+        super().__init__()
         self._choose = choose
         self._connecting: asyncio.Task[None] | None = None
-        self._early: list[bytes] = []  # received before the backend answered
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -130,13 +149,6 @@ class Client(Side):
             reset(self.transport)
         else:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(backend))
-
-    def data_received(self, data: bytes) -> None:
-        if self._connecting:
-            self._early.append(data)
-            self.transport.pause_reading()
-        else:
-            super().data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._connecting:
@@ -152,12 +164,10 @@ class Client(Side):
             return
         finally:
             self._connecting = None
-        self.peer, server.peer = server, self
-        server.transport.writelines(self._early)
-        self._early.clear()
-        if self.ended:
-            server.transport.write_eof()
-        self.transport.resume_reading()
+        if server.transport.is_closing():  # it ended with an error before we came to it
+            reset(self.transport)
+        else:
+            self.join(server)
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -15,7 +15,9 @@ CLIENTS = 3
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
-def test_what_was_acknowledged_survives_kill_9_and_nothing_is_half_there(tmp_path: Path, kills: int) -> None:
+def test_what_was_acknowledged_survives_kill_9_and_nothing_is_half_there(
+    request: pytest.FixtureRequest, tmp_path: Path, kills: int
+) -> None:
     port = str(_free_port())  # the same after every start, as a real server's is
     data, stop_file = tmp_path / "data", tmp_path / "stop"
     process, url = start_tracker(data, "--port", port)
@@ -32,6 +34,7 @@ def test_what_was_acknowledged_survives_kill_9_and_nothing_is_half_there(tmp_pat
         )
         for n in range(CLIENTS)
     ]
+    request.addfinalizer(lambda: [started.kill() for started in (process, *clients)])  # whatever fails below
     chance = random.Random(kills)
     for _ in range(kills):
         _wait_for_progress(tmp_path)

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint ci golden bench soak clean
+.PHONY: help run test contract lint ci golden bench soak clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -13,7 +13,10 @@ run: $(VENV)/.run ## from data to live traffic on this machine: ekiben run
 	$(BIN)/ekiben run
 
 test: $(VENV)/.dev ## all tests; what is not installed is skipped, and said
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+contract: $(VENV)/.dev $(VENV)/oldest/.ready ## the tracker's contract with the oldest supported wandb client
+	EKIBEN_CLIENT_PYTHON=$(abspath $(VENV)/oldest/bin/python) $(BIN)/python -m pytest tests/contract $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -21,7 +24,7 @@ lint: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ci: lint test ## everything that must pass before a change lands: lint, test, run
+ci: lint test contract ## everything that must pass before a change lands: lint, test, contract, run
 	$(MAKE) run
 	$(BIN)/ekiben down
 
@@ -41,6 +44,11 @@ clean: ## stop what runs and remove what was made here
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/oldest/.ready: $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/oldest
+	$(VENV)/oldest/bin/python -m pip install --quiet --disable-pip-version-check 'wandb==0.28.*'
+	touch $@
 
 $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sklearn]'

@@ -221,17 +221,23 @@ def _leads_session(process: psutil.Process) -> bool:
 
 def _wait_gone(process: psutil.Process, timeout: float) -> None:
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        child = _children.get(process.pid)
-        if child is not None and child.poll() is not None:
-            del _children[process.pid]
-            return
-        try:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                return
-        except psutil.NoSuchProcess:
-            return
+    while time.monotonic() < deadline and not _gone(process):
         time.sleep(0.02)
+
+
+def _gone(process: psutil.Process) -> bool:
+    """Whether it has ended for good. A zombie whose other threads still end has its ports open yet."""
+    child = _children.get(process.pid)
+    if child is not None:
+        if child.poll() is None:
+            return False
+        del _children[process.pid]
+        return True
+    try:
+        ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+        return bool(ended or not process.is_running())
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _indent(text: str) -> str:

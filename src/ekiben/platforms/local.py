@@ -266,7 +266,11 @@ class LocalPlatform:
             self._switch.wait_ready(lambda: _listens(port), START_SECONDS)
 
     def _start_switch(self, port: int, url: str) -> None:
-        if not port_is_free(port):
+        for _ in range(20):  # one that was just killed may still be letting go of it
+            if port_is_free(port):
+                break
+            time.sleep(0.05)
+        else:
             raise UsageError(
                 f"port {port} is taken by {_listener(port)}",
                 wanted=f"the port on 127.0.0.1 where {self.service} listens",

@@ -129,6 +129,13 @@ class Registry:
         made = artifact.logged_by()
         return Lineage(made_by=made.id if made else "", used_by=tuple(sorted(run.id for run in artifact.used_by())))
 
+    def record(self, model: ModelVersion, job_type: str, config: Mapping[str, str]) -> None:
+        """A W&B run that used the model, so that its lineage goes on to what was made of it: `config` says what."""
+        import wandb
+
+        with wandb.init(project=self.project, entity=self.entity, job_type=job_type, config=dict(config)) as run:
+            run.use_artifact(str(model))
+
     def _pinned(self, model: ModelVersion) -> Any:
         artifact = self._artifact(str(model))
         if model.digest and artifact.digest != model.digest:

@@ -106,7 +106,7 @@ def test_lineage_names_who_used_a_model(registry: Registry, collection: str, tmp
     import wandb
 
     model = logged(registry, collection, tmp_path, "one")
-    with wandb.init(project=model.project, entity=model.entity, job_type="build") as run:
-        run.use_artifact(str(model))
-        user = run.id
-    assert registry.lineage(model).used_by == (user,)
+    registry.record(model, "deploy", {"bento": "digits:v0-abc"})
+    (user,) = registry.lineage(model).used_by
+    run = wandb.Api().run(f"{model.entity}/{model.project}/{user}")
+    assert (run.job_type, run.config["bento"]) == ("deploy", "digits:v0-abc")

@@ -166,6 +166,8 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
         prober.wait_for(PROBED)
         probe = prober.stop()
     registry.promote(candidate.model, instead_of=production)
+    made = {"bento": candidate.tag, "release": f"{release.service} in {release.slot}", "run": run, "by": release.by}
+    registry.record(candidate.model, "deploy", made)
     return release, probe
 
 

@@ -239,8 +239,8 @@ def conclude(name: str, run: str, status: str) -> None:
     if status == "Succeeded":
         return
     place = platform(project, name)
-    active = place.observe().active
-    if active and active.run == run and len(place.history()) > 1:
+    seen = place.observe()
+    if seen.active and seen.active.run == run and seen.previous:
         roll_back(project, place, by=f"exit of {run}")
     place.retire()
 

@@ -64,6 +64,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     stop(process)
 
 
+@pytest.fixture(scope="module")
+def client_here() -> Iterator[None]:
+    """For tests that use the client in this process, where it keeps its first server until it is torn down."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
 @pytest.fixture
 def collection() -> str:
     """A name that no other test uses."""

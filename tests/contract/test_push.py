@@ -30,7 +30,9 @@ def pushed(data: Path) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def test_runs_models_aliases_and_lineage_arrive_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_models_aliases_and_lineage_arrive_once(
+    client_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import wandb
 
     here, there = tmp_path / "here", tmp_path / "there"

@@ -17,7 +17,7 @@ from tests.contract.conftest import Server, client_environment
 
 
 @pytest.fixture(scope="module")
-def registry(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def registry(server: Server, client_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("registry")
     before = dict(os.environ)
     os.environ.clear()

@@ -237,14 +237,17 @@ class LocalPlatform:
         env = {key: value for key, value in os.environ.items() if key != "WANDB_API_KEY"}
         env |= {"BENTOML_HOME": str(folder / "home"), "BENTOML_DO_NOT_TRACK": "true"}
         command = self.command(folder / "bento", port)
-        started = server.start(command, url=f"http://127.0.0.1:{port}", env=env, cwd=folder)
-        try:
-            server.wait_ready(lambda: _ready(server.url), START_SECONDS)
-        except EkibenError:
-            if started or self._read().selector != slot:  # never end what is live because it is slow
-                server.stop(grace=2)
-            raise
-        return urlsplit(server.url).netloc
+        while True:
+            started = server.start(command, url=f"http://127.0.0.1:{port}", env=env, cwd=folder)
+            try:
+                server.wait_ready(lambda: _ready(server.url), START_SECONDS)
+                return urlsplit(server.url).netloc
+            except EkibenError:
+                if not started and not server.alive:
+                    continue  # what was found running was just ending: now it can be started
+                if started or self._read().selector != slot:  # never end what is live because it is slow
+                    server.stop(grace=2)
+                raise
 
     def _end(self, slot: Slot) -> None:
         if self._servers[slot].alive:

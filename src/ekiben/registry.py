@@ -54,7 +54,11 @@ class Registry:
 
     def resolve(self, name: str, alias: str) -> ModelVersion:
         """The exact version behind `name:alias`. NotFoundError if there is none."""
-        return _version(self._artifact(f"{self.entity}/{self.project}/{name}:{alias}"))
+        return self.resolve_path(f"{self.entity}/{self.project}/{name}:{alias}")
+
+    def resolve_path(self, path: str) -> ModelVersion:
+        """The exact version behind `entity/project/name:alias`. NotFoundError if there is none."""
+        return _version(self._artifact(path))
 
     def production(self, name: str) -> ModelVersion | None:
         """The version that is aliased `production`; None while there is none."""

@@ -4,7 +4,6 @@ how its values travel, is the workflow's business.
 
 import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
@@ -59,6 +58,9 @@ def platform(project: Project, service: str) -> "LocalPlatform":
 
 def train(name: str, params: Mapping[str, str]) -> ModelVersion:
     """Train the recipe's model, evaluate it on its hold-out data and log it with its metrics as a new version."""
+    from ekiben.packaging import lineage, pickles
+    from ekiben.pipeline import fingerprint
+
     project = Project.here()
     made = recipe(project, name)
     values = made.with_params(params)
@@ -68,7 +70,10 @@ def train(name: str, params: Mapping[str, str]) -> ModelVersion:
     with tempfile.TemporaryDirectory() as folder:
         made.save(model, split, Path(folder))
         _write_golden(Path(folder) / GOLDEN, made.route, made.examples(model, split))
-        return _registry(project).log(made.name, values, evaluation, Path(folder), {"git": _commit(project.root)})
+        pickles.refuse(Path(folder), made.pickles)
+        commit, dirty = lineage.git(project.root)
+        metadata = {"git": f"{commit}-dirty" if dirty else commit, "data": fingerprint.of(split)}
+        return registry(project).log(made.name, values, evaluation, Path(folder), metadata)
 
 
 def _write_golden(path: Path, route: str, examples: list[Example]) -> None:
@@ -81,33 +86,18 @@ def gate(name: str, model: str) -> Verdict:
     from ekiben import gate
 
     project = Project.here()
-    registry = _registry(project)
+    tracked = registry(project)
     candidate = ModelVersion.model_validate_json(model)
-    production = registry.production(candidate.name)
-    live = registry.metrics(production) if production else None
-    return gate.judge(registry.metrics(candidate), recipe(project, name).thresholds, live, str(candidate))
+    production = tracked.production(candidate.name)
+    live = tracked.metrics(production) if production else None
+    return gate.judge(tracked.metrics(candidate), recipe(project, name).thresholds, live, str(candidate))
 
 
 def package(name: str, model: str) -> BentoRef:
     """Bring the model, verified, into the BentoML store and build the Bento that pins it."""
-    from ekiben.packaging import bento, models
+    from ekiben.pipeline import packages
 
-    project = Project.here()
-    made = recipe(project, name)
-    registry = _registry(project)
-    version = ModelVersion.model_validate_json(model)
-    with tempfile.TemporaryDirectory() as folder:
-        tag = models.pull(registry, version, Path(folder))
-        labels = {**models.labels(version, registry.run(version)), "git.commit": _commit(project.root)}
-        return bento.build(
-            project.root,
-            name=made.name,
-            service=made.service,
-            model_tag=tag,
-            model=version,
-            labels={key: value for key, value in labels.items() if value},
-            scratch=Path(folder),
-        )
+    return packages.build(Project.here(), name, ModelVersion.model_validate_json(model))
 
 
 def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
@@ -161,7 +151,7 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
             place.switch(release)
         prober.wait_for(PROBED)
         probe = prober.stop()
-    _registry(project).promote(candidate.model)
+    registry(project).promote(candidate.model)
     return release, probe
 
 
@@ -195,7 +185,7 @@ def _judge_probe(probe: Probe, subject: str) -> Verdict:
 def roll_back(project: Project, place: "LocalPlatform", by: str) -> Release:
     """Put the previous release back, then move W&B's alias with it. Traffic first: it does not wait for the tracker."""
     restored = place.rollback(by)
-    _registry(project).promote(restored.bento.model)
+    registry(project).promote(restored.bento.model)
     return restored
 
 
@@ -213,7 +203,7 @@ def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:
     place.stage(known.bento, by)
     release = known.model_copy(update={"slot": seen.idle, "time": datetime.now(UTC), "by": by, "run": ""})
     place.switch(release)
-    _registry(project).promote(release.bento.model)
+    registry(project).promote(release.bento.model)
     return release
 
 
@@ -245,18 +235,9 @@ def _golden(bento: BentoRef) -> Path:
     return Path(bentoml.models.get(bentoml.bentos.get(bento.tag).info.all_models[0].tag).path) / GOLDEN
 
 
-def _registry(project: Project) -> "Registry":
+def registry(project: Project) -> "Registry":
     from ekiben import tracking
     from ekiben.registry import Registry
 
     os.environ.update(tracking.environment(project))
     return Registry(project.settings.project, project.settings.entity)
-
-
-def _commit(root: Path) -> str:
-    """The project's git commit, "-dirty" where files differ from it; empty outside a repository."""
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

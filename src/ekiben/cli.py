@@ -92,6 +92,38 @@ def build(
 
 
 @app.command()
+def image(
+    bento: Annotated[str, typer.Argument(help="Bento of the store: NAME[:VERSION]; by default its newest.")],
+    push: Annotated[bool, typer.Option("--push", help="Push it to --repository.")] = False,
+    base: Annotated[str, typer.Option(help="Base image with python3 and its venv; by default python:3.x-slim.")] = "",
+    repository: Annotated[str, typer.Option(help="Where it goes: REGISTRY/PATH; by default localhost/NAME.")] = "",
+    engine: Annotated[str, typer.Option(help="buildah, podman, docker or buildctl; by default what works.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Containerfile and the commands only.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a Bento's image, for a user that is not root and a read-only root file system, and its SBOM.
+
+    Example: ekiben image digits --repository registry.example/team/digits --push
+    """
+    import shlex
+
+    from ekiben.packaging import image, store
+
+    if push and not repository:
+        raise typer.BadParameter("--push needs a registry to push to", param_hint="--repository")
+    found = store.existing_bento(bento)
+    if dry_run:
+        plan = image.plan(found, base=base, repository=repository, engine=engine, push=push)
+        _out({"containerfile": plan.containerfile, "commands": plan.commands} if as_json else
+             "\n".join([plan.containerfile, *map(shlex.join, plan.commands)]))  # fmt: skip
+        return
+    sbom = _project().state / "images" / f"{found.tag.replace(':', '-')}.cdx.json"
+    built = image.build(found, base=base, repository=repository, engine=engine, push=push, sbom=sbom)
+    told = {**built.image.model_dump(mode="json"), "sbom": str(built.sbom)}
+    _out(told if as_json else f"{built.image}\n{built.sbom}")
+
+
+@app.command()
 def lock(bento: Annotated[str, typer.Argument(help="Bento; by default the project's own recipe.")] = "") -> None:
     """Write requirements.lock, with the hashes of all packages that a Bento's image will hold, beside its bentofile.
 

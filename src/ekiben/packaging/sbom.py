@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-
 Component = dict[str, Any]
 
 
@@ -36,9 +35,9 @@ def main(site_packages: str, name: str, version: str, serial: str) -> None:
 def _python(distribution: importlib.metadata.Distribution) -> Component:
     name, version = distribution.metadata["Name"], distribution.version
     normal = name.lower().replace("_", "-").replace(".", "-")
-    licence = dict(distribution.metadata.items()).get("License-Expression")
+    licences = distribution.metadata.get_all("License-Expression") or []
     component = _component(name, version, f"pkg:pypi/{quote(normal)}@{quote(version)}")
-    return {**component, **({"licenses": [{"expression": licence}]} if licence else {})}
+    return {**component, **({"licenses": [{"expression": licences[0]}]} if licences else {})}
 
 
 def _interpreter() -> Component:

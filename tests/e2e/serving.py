@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ekiben.processes import free_port
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 ROOT = Path(__file__).resolve().parents[2]
 JSON = {"Content-Type": "application/json"}
@@ -105,3 +109,10 @@ def wait_ready(server: Server) -> None:
         except OSError:
             time.sleep(0.1)
     raise AssertionError(f"not ready: {server.log.read_text()}")
+
+
+def answers(server: Server, images: "ndarray") -> bytes:
+    """What it answers to all images in one request and then to each alone, byte for byte."""
+    replies = [server.predict(rows.tolist()) for rows in (images, *(image[None] for image in images))]
+    assert {reply.status for reply in replies} == {200}
+    return b"\n".join(reply.body for reply in replies)

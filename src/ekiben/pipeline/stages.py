@@ -126,7 +126,10 @@ def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
 
 
 def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
-    """Switch traffic to the candidate in the idle slot while a prober asks the service without pause."""
+    """Switch traffic to the candidate in the idle slot while a prober asks the service without pause.
+
+    What is live already stays as it is: its own release comes back.
+    """
     from ekiben.loadtest.prober import Prober
 
     project = Project.here()
@@ -143,6 +146,8 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
         by=by or run,
         run=run,
     )
+    if live is not None and live.bento == candidate:
+        release = live  # the same training gave the same model: it stays the release that it is
     if live is None:  # nothing answers yet, so there is nothing to ask before the switch
         place.switch(release)
     with Prober(place.url, [_golden(b) for b in (live and live.bento, candidate) if b]) as prober:

@@ -106,8 +106,7 @@ def deploy(given: DeployIn) -> DeployOut:
     return DeployOut(
         release=release.model_dump_json(),
         probe=probe.model_dump_json(),
-        result=f"{release.bento} is live in {release.slot}"
-        + ("" if release.run == given.run else ", as it was before"),
+        result=f"{release.bento} is live in {release.slot}{unchanged}",
     )
 
 

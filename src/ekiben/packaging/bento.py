@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ekiben.errors import EkibenError, IntegrityError
-from ekiben.packaging import content, lineage, models, requirements, store
+from ekiben.packaging import content, lineage, requirements, store
 from ekiben.packaging.lineage import CONTENT
 from ekiben.packaging.staging import stage
 from ekiben.types import BentoRef, ModelVersion
@@ -31,7 +31,6 @@ def build(root: Path, *, name: str, service: str, model: store.Stored, version: 
     Its version is `vN-<first 8 of the content digest>`. What has the same content is not built again, and of several
     builds at once one builds and the others find what it built.
     """
-    models.verify(model)
     with store.scratch() as scratch:
         source = scratch / "source"
         stage(root, bentofile(root, name), source, service)

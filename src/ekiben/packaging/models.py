@@ -27,6 +27,7 @@ def pull(registry: "Callable[[], Registry]", model: ModelVersion, allowed: Mappi
         for tag in tags:
             found = store.model(tag) or _create(registry(), model, tag, allowed)
             if (found.labels.get(VERSION), found.labels.get(DIGEST)) == (str(model), model.digest):
+                _verify(found)
                 pickles.refuse(found.path, allowed)
                 return found
     raise IntegrityError(
@@ -36,7 +37,7 @@ def pull(registry: "Callable[[], Registry]", model: ModelVersion, allowed: Mappi
     )
 
 
-def verify(model: Stored) -> None:
+def _verify(model: Stored) -> None:
     """IntegrityError if the model's files in the store are no longer those that were downloaded."""
     wanted, seen = model.labels.get(FILES, ""), content.of_model(model.path)
     if seen != wanted:

@@ -69,9 +69,12 @@ def _kind(name: str, file: IO[bytes], depth: int) -> str:
     if depth == 0:
         return "archives nested too deep to look into" if zipfile.is_zipfile(file) else ""
     file.seek(0)
-    for inner, opened in _members(file):
-        if found := _kind(inner.rpartition("/")[2], opened, depth - 1):
-            return f"{found} ({inner} in the archive)"
+    try:
+        for inner, opened in _members(file):
+            if found := _kind(inner.rpartition("/")[2], opened, depth - 1):
+                return f"{found} ({inner} in the archive)"
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
+        return f"an archive that cannot be looked into ({error})"
     return ""
 
 

@@ -52,13 +52,13 @@ def stage(root: Path, bentofile: Path, target: Path, service: str) -> None:
 
 
 def _included(root: Path, config: dict[str, Any]) -> Iterator[str]:
-    from pathspec import PathSpec
+    from pathspec import GitIgnoreSpec
 
-    def spec(lines: Any) -> PathSpec[Any]:
-        return PathSpec.from_lines("gitwildmatch", lines)
+    def spec(lines: Any) -> GitIgnoreSpec:
+        return GitIgnoreSpec.from_lines(lines)
 
     include, exclude, never = spec(config.get("include") or ["*"]), spec(config.get("exclude") or []), spec(NEVER)
-    ignored: dict[Path, PathSpec[Any]] = {}
+    ignored: dict[Path, GitIgnoreSpec] = {}
     for folder, inner, files in os.walk(root):
         here = Path(folder)
         inner[:] = sorted(name for name in inner if not never.match_file(f"{(here / name).relative_to(root)}/"))

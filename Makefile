@@ -29,7 +29,7 @@ golden: $(VENV)/.dev ## write the YAML of every workflow anew; read the diff
 	for file in workflows/*.yaml; do $(BIN)/ekiben workflow export --write $$(basename $$file .yaml); done
 
 bench: $(VENV)/.dev ## side-by-side measurements; each prints ratios
-	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py); done
 
 soak: $(VENV)/.dev ## the long tests
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)

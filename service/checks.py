@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-from _bentoml_impl.server.app import ServiceAppFactory
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,18 +21,14 @@ _ELSEWHERE = "/unknown"
 class CheckedService(bentoml.Service):
     """A BentoML service that gets checked requests, names its model in each answer, and ends in good order.
 
-    Its endpoints take and return pydantic models. They are `async def`, or `batchable` (see `Endpoints`).
+    Its endpoints are `async def`, and take and return pydantic models.
     """
 
     def to_asgi(self, is_main: bool = True) -> App:
-        self.inject_config()
-        factory = ServiceAppFactory(self, is_main=is_main)
-        methods = {method.route: method for method in self.apis.values()}
-        self.add_asgi_middleware(Endpoints, methods=methods, batches=factory.batch_infer)
-        app = factory()
-        if not any(method.batchable for method in methods.values()):
-            # What is answered within one turn of the event loop no timeout can interrupt, and each leaves a timer.
-            app.user_middleware = [each for each in app.user_middleware if each.cls is not TimeoutMiddleware]
+        self.add_asgi_middleware(Endpoints, methods={method.route: method for method in self.apis.values()})
+        app = super().to_asgi(is_main)
+        # What is answered within one turn of the event loop no timeout can interrupt, and each leaves a timer behind.
+        app.user_middleware = [each for each in app.user_middleware if each.cls is not TimeoutMiddleware]
         app.add_exception_handler(HTTPException, _http_error)
         versions = {"model": " ".join(str(model.tag) for model in self.models), "bento": ""}
         if self.bento is not None:

@@ -2,17 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import bentoml
 from bentoml.models import BentoModel
 
+from service.batching import Batching
 from service.checks import CheckedService
 from service.contracts import MOST_ROWS, PIXELS, DigitsAnswer, DigitsRequest
 from service.pinned import pinned_model
-
-if TYPE_CHECKING:
-    from numpy import ndarray
 
 MODEL = pinned_model("digits_cnn:latest")
 
@@ -33,19 +30,12 @@ class DigitsCNN:
         # Here and not above: the process that only supervises the worker imports this module too.
         from service import network
 
-        self.probabilities, device = network.load(Path(self.model.path))
-        for rows in (1, MOST_ROWS):
-            self.probabilities([[0.0] * PIXELS] * rows)  # the first calls are slow; ready means warm
-        logging.getLogger("bentoml.serve").info("digits_cnn runs on %s", device)
+        probabilities, device = network.load(Path(self.model.path))
+        self.probabilities = Batching(probabilities, [0.0] * PIXELS, MOST_ROWS)
+        how = "requests that wait are merged" if self.probabilities.pays else "each request by itself"
+        logging.getLogger("bentoml.serve").info("digits_cnn runs on %s, %s", device, how)
 
-    @bentoml.api(
-        route="/predict",
-        input_spec=DigitsRequest,
-        output_spec=DigitsAnswer,
-        batchable=True,
-        max_batch_size=MOST_ROWS,
-        max_latency_ms=10_000,
-    )
-    def predict(self, rows: list[list[float]]) -> "ndarray":
+    @bentoml.api(route="/predict", input_spec=DigitsRequest, output_spec=DigitsAnswer)
+    async def predict(self, rows: list[list[float]]) -> DigitsAnswer:
         """The likeliest digit for each image, and the probability of each digit."""
-        return self.probabilities(rows)
+        return DigitsAnswer.of(await self.probabilities(rows))

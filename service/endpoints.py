@@ -20,7 +20,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Batches = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 MOST_BYTES = 1 << 20
 """Largest request body, in bytes."""
@@ -34,16 +33,12 @@ class Endpoints:
     """Answers the endpoints: checks the request against the method's input type and calls the method.
 
     It stands inside BentoML's metrics, in place of BentoML's own handler. That one writes what was wrong, with the
-    values, into the log, and costs as much CPU again as all the rest of a small prediction. A method that is
-    `batchable` is called through `batches`, BentoML's own `batch_infer`, with requests that are already checked: what
-    is wrong with one cannot spoil the others of its batch. Its output type then makes an answer, by its classmethod
-    `of`, of the request's part of what the method returned for the whole batch.
+    values, into the log, and costs as much CPU again as all the rest of a small prediction.
     """
 
-    def __init__(self, app: App, methods: Mapping[str, APIMethod], batches: Batches | None = None) -> None:
+    def __init__(self, app: App, methods: Mapping[str, APIMethod]) -> None:
         self.app = app
         self.methods = methods
-        self.batches = batches
         self.calls: dict[str, Callable[..., Awaitable[BaseModel]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +47,7 @@ class Endpoints:
             return await self.app(scope, receive, send)
         try:
             request = _parse(method.input_spec, await _body(scope, receive))
-            answer = await self._call(method)(**dict(request))
+            answer = await self._call(method.name)(**dict(request))
             response = Response(answer.model_dump_json(), media_type="application/json")
         except ConnectionAbortedError:
             return None
@@ -65,21 +60,11 @@ class Endpoints:
             response = error(500, "an unexpected error has occurred; see the server's log")
         return await response(scope, receive, send)
 
-    def _call(self, method: APIMethod) -> Callable[..., Awaitable[BaseModel]]:
+    def _call(self, name: str) -> Callable[..., Awaitable[BaseModel]]:
         # Looked up once: BentoML inspects the signature anew whenever the attribute is read.
-        if method.name not in self.calls:
-            single = getattr(bentoml.get_current_service(), method.name).local
-            self.calls[method.name] = self._batched(method) if method.batchable else single
-        return self.calls[method.name]
-
-    def _batched(self, method: APIMethod) -> Callable[..., Awaitable[BaseModel]]:
-        batches = self.batches
-        assert batches is not None
-
-        async def call(**fields: Any) -> BaseModel:
-            return method.output_spec.of(await batches(method.name, (), fields))
-
-        return call
+        if name not in self.calls:
+            self.calls[name] = getattr(bentoml.get_current_service(), name).local
+        return self.calls[name]
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes:

@@ -121,8 +121,15 @@ def test_answers_and_metrics_name_model_and_bento(servers: dict[str, Server], wo
         assert f'ekiben_model_info{{bento_version="{tag}",model_version="digits_cnn:v1"}} 1.0' in metrics
 
 
-def test_simultaneous_requests_are_merged_and_each_gets_its_own_answer(server: Server, world: World) -> None:
-    right = world.model.predict(IMAGES)
+def test_requests_that_wait_for_a_slow_model_are_merged_and_each_gets_its_own_answer(
+    world: World, tmp_path: Path
+) -> None:
+    model = RECIPE.train(SPLIT, RECIPE.with_params({"width": "64", "hidden": "4096", "epochs": "1"}))
+    (tmp_path / "files").mkdir()
+    RECIPE.save(model, SPLIT, tmp_path / "files")
+    python(tmp_path, IMPORT, "digits_cnn:wide", str(tmp_path / "files"), "2" * 32)
+    arguments = ("service.digits_cnn:DigitsCNN", "--arg", "model=digits_cnn:wide")
+    right = model.predict(IMAGES)
     bad = json.dumps({"rows": [[float("nan")] * 64]})
 
     def ask(number: int) -> str:
@@ -133,20 +140,18 @@ def test_simultaneous_requests_are_merged_and_each_gets_its_own_answer(server: S
         assert reply.json["classes"] == right[start : start + count].tolist()
         return str(reply.status)
 
-    before = batches(server)
-    with ThreadPoolExecutor(40) as pool:
-        assert Counter(pool.map(ask, range(480))) == {"200": 440, "400": 40}
-    after = batches(server)
-    assert after["sum"] - before["sum"] >= 440  # a request that fills a batch up is continued in the next
-    assert after["count"] - before["count"] < 440
-
-
-def batches(server: Server) -> dict[str, float]:
-    """How many requests, or parts of one, were answered, as `sum`, in how many batches, as `count`."""
-    lines = server.request("GET", "/metrics").body.decode().splitlines()
-    name = "bentoml_service_adaptive_batch_size_"
-    found = {line.removeprefix(name).partition("{")[0]: float(line.split()[-1]) for line in lines if name in line}
-    return {"sum": found.get("sum", 0), "count": found.get("count", 0)}
+    with serving(tmp_path, *arguments, cwd=world.project) as server, ThreadPoolExecutor(40) as pool:
+        wait_ready(server)
+        assert "requests that wait are merged" in server.log.read_text()
+        assert Counter(pool.map(ask, range(240))) == {"200": 220, "400": 20}
+        metrics = server.request("GET", "/metrics").body.decode()
+    requests, merged = (
+        float(line.split()[-1])
+        for name in ("sum", "count")
+        for line in metrics.splitlines()
+        if line.startswith(f"ekiben_batch_requests_{name}")
+    )
+    assert requests == 220 and merged < 220
 
 
 def test_a_request_of_the_largest_size_is_answered(server: Server) -> None:

@@ -20,7 +20,7 @@ class Answer(BaseModel):
     half: int
 
 
-HALVE = SimpleNamespace(name="halve", input_spec=Question, route="/halve", batchable=False)
+HALVE = SimpleNamespace(name="halve", input_spec=Question, route="/halve")
 
 
 async def halve(number: int) -> Answer:

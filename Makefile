@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# torch has an environment of its own: where it is installed, skops takes 4 s longer to import.
+VENV_TORCH ?= .venv-torch
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint ci golden bench soak clean
+.PHONY: help run test test-torch lint ci golden bench bench-torch soak clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
 run: $(VENV)/.run ## from data to live traffic on this machine: ekiben run
 	$(BIN)/ekiben run
@@ -15,13 +17,16 @@ run: $(VENV)/.run ## from data to live traffic on this machine: ekiben run
 test: $(VENV)/.dev ## all tests; what is not installed is skipped, and said
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-torch: $(VENV_TORCH)/.dev ## the tests that need torch, in .venv-torch
+	$(VENV_TORCH)/bin/python -m pytest tests/e2e/test_digits_cnn.py $(PYTEST_ARGS)
+
 lint: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ci: lint test ## everything that must pass before a change lands: lint, test, run
+ci: lint test test-torch ## everything that must pass before a change lands: lint, test, test-torch, run
 	$(MAKE) run
 	$(BIN)/ekiben down
 
@@ -31,12 +36,15 @@ golden: $(VENV)/.dev ## write the YAML of every workflow anew; read the diff
 bench: $(VENV)/.dev ## side-by-side measurements; each prints ratios
 	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py); done
 
+bench-torch: $(VENV_TORCH)/.dev ## services beside BentoML, FastAPI and LitServe, torch models too
+	$(VENV_TORCH)/bin/python -m benchmarks.service
+
 soak: $(VENV)/.dev ## the long tests
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 clean: ## stop what runs and remove what was made here
 	-[ -x $(BIN)/ekiben ] && $(BIN)/ekiben down
-	rm -rf $(VENV) .ekiben dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_TORCH) .ekiben dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -49,3 +57,8 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.run
+
+$(VENV_TORCH)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV_TORCH)
+	$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,bench]'
+	touch $@

@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# torch has an environment of its own: where it is installed, skops takes 4 s longer to import.
+VENV_TORCH ?= .venv-torch
 
 .DEFAULT_GOAL := help
-.PHONY: help run test contract lint ci golden bench soak clean
+.PHONY: help run test contract test-torch lint ci golden bench bench-torch soak clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
 run: $(VENV)/.run ## from data to live traffic on this machine: ekiben run
 	$(BIN)/ekiben run
@@ -18,13 +20,16 @@ test: $(VENV)/.dev ## all tests; what is not installed is skipped, and said
 contract: $(VENV)/.dev $(VENV)/oldest/.ready ## the tracker's contract with the oldest supported wandb client
 	EKIBEN_CLIENT_PYTHON=$(abspath $(VENV)/oldest/bin/python) $(BIN)/python -m pytest tests/contract $(PYTEST_ARGS)
 
+test-torch: $(VENV_TORCH)/.dev ## the tests that need torch, in .venv-torch
+	$(VENV_TORCH)/bin/python -m pytest tests/e2e/test_digits_cnn.py $(PYTEST_ARGS)
+
 lint: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ci: lint test contract ## everything that must pass before a change lands: lint, test, contract, run
+ci: lint test contract test-torch ## everything that must pass before a change lands
 	$(MAKE) run
 	$(BIN)/ekiben down
 
@@ -32,14 +37,17 @@ golden: $(VENV)/.dev ## write the YAML of every workflow anew; read the diff
 	for file in workflows/*.yaml; do $(BIN)/ekiben workflow export --write $$(basename $$file .yaml); done
 
 bench: $(VENV)/.dev ## side-by-side measurements; each prints ratios
-	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py); done
+
+bench-torch: $(VENV_TORCH)/.dev ## services beside BentoML, FastAPI and LitServe, torch models too
+	$(VENV_TORCH)/bin/python -m benchmarks.service
 
 soak: $(VENV)/.dev ## the long tests
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 clean: ## stop what runs and remove what was made here
 	-[ -x $(BIN)/ekiben ] && $(BIN)/ekiben down
-	rm -rf $(VENV) .ekiben dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_TORCH) .ekiben dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -57,3 +65,8 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.run
+
+$(VENV_TORCH)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV_TORCH)
+	$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,bench]'
+	touch $@

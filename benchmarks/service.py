@@ -1,258 +1,126 @@
-"""What one prediction costs: our service beside an untuned BentoML service and FastAPI, with the same model.
+"""What a request costs: our services beside untuned BentoML, FastAPI and LitServe, with the same models.
 
-    python benchmarks/service.py [--quick] [--json FILE]
+    python -m benchmarks.service [--quick] [--model NAME] [--json FILE]
 
-Each server answers one-row requests over keep-alive connections, in interleaved rounds, so that a machine that grows
-slower or faster meanwhile does so for all. CPU is user + system time of the server's processes, in milliseconds a
-request; ratios are taken within a round, and the median over the rounds is shown. Every answer is checked.
+Requests of 1, 8 and 64 rows over 1, 16 and 64 keep-alive connections. The servers take turns within each round, so that
+a machine that grows slower or faster meanwhile does so for all; ratios are taken within a round, and the median over
+the rounds is shown. CPU is user + system time of all the server's processes, in ms a request; every answer is checked.
+Models of torch are measured where torch is installed, LitServe where it is: `pip install -e '.[bench]'`.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil
-import uvloop
+from benchmarks.serving import models, servers
+from benchmarks.serving.load import Sample, measure
+from benchmarks.serving.models import CONCURRENCY, Case, Trained
+from benchmarks.serving.servers import FASTAPI, OURS, SERVERS, UNBATCHED
 
-ROOT = Path(__file__).resolve().parent.parent
-RIVALS = ROOT / "benchmarks" / "rivals"
-CONNECTIONS = 4
-READY_SECONDS = 90
+Cell = tuple[int, int]  # rows, connections
 
-OURS = "ekiben"
-SERVERS = {
-    OURS: "service/digits.py: BentoML, uvloop + httptools",
-    "bentoml": "untuned BentoML service, as the tutorials write it (it finds uvloop and httptools too)",
-    "fastapi": "FastAPI, uvicorn as pip gives it: asyncio + h11, access log",
-    "fastapi-tuned": "FastAPI, uvloop + httptools, no access log, scikit-learn set as in ours",
-}
-
-
-@dataclass(frozen=True)
-class Server:
-    name: str
-    port: int
-    process: psutil.Process
-
-    def cpu_seconds(self) -> float:
-        family = [self.process, *self.process.children(recursive=True)]
-        return sum(times.user + times.system for times in (member.cpu_times() for member in family))
+WHERE_THE_TIME_GOES = """
+Where the time goes. One row: the model itself is a small part of a millisecond; HTTP, reading and checking 64 numbers,
+and metrics are the rest, and that is where the servers differ. BentoML untuned rebuilds a JSON schema for each answer
+and traces each request; LitServe sends each request to another process and back, which a cheap model never repays.
+With 64 rows reading and writing JSON is nearly all, for everybody. Where a call costs 5 ms, each request stands in line
+behind all the others; merging those that wait asks the model once for all of them, and a lone request waits for nobody.
+"""
 
 
-@dataclass(frozen=True)
-class Sample:
-    cpu_ms: float  # a request
-    rate: float  # requests/s
-    p50_ms: float
-    generator: float  # share of one core that the load generator itself used
+def run(case: Case, folder: Path, seconds: float, rounds: int) -> tuple[Trained, dict[Cell, dict[str, list[Sample]]]]:
+    """The samples of each server, by rows and connections."""
+    home = folder / "store"
+    home.mkdir(parents=True)
+    os.environ["BENTOML_HOME"] = str(home)
+    trained = models.train(case, folder / "model", home)
+    cells = [(rows, connections) for rows in case.rows for connections in CONCURRENCY]
+    names = servers.available(case)
+    samples: dict[Cell, dict[str, list[Sample]]] = {cell: {name: [] for name in names} for cell in cells}
+    with ExitStack() as stack:
+        started = []
+        for name in names:
+            own = Path(shutil.copytree(home, folder / name))
+            started.append(stack.enter_context(servers.serving(name, case, trained.folder, own)))
+        for server in started:
+            servers.wait_ready(server)
+            for rows in case.rows:
+                measure(server, *trained.bodies[rows], max(CONCURRENCY), seconds / 2)  # warm-up
+        for _ in range(rounds):
+            for rows, connections in cells:
+                for server in started:
+                    sample = measure(server, *trained.bodies[rows], connections, seconds)
+                    samples[rows, connections][server.name].append(sample)
+    return trained, samples
 
 
-def prepare(folder: Path) -> tuple[bytes, int]:
-    """Train the model, import it into `folder`/ekiben and `folder`/bentoml; one request body and its digit."""
-    import bentoml
-    import skops.io
-    from sklearn.datasets import load_digits
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    images, digits = load_digits(return_X_y=True)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(images, digits)
-    skops.io.dump(model, folder / "model.skops")
-    with bentoml.models.create("digits:v1") as stored:
-        shutil.copy(folder / "model.skops", stored.path)
-    shutil.copytree(folder / OURS, folder / "bentoml")
-    return json.dumps({"rows": images[:1].tolist()}).encode(), int(model.predict(images[:1])[0])
-
-
-def model_alone(folder: Path) -> dict[str, float]:
-    """CPU milliseconds of one call of the model, in this process: as scikit-learn comes, and as it is set in ours."""
-    import numpy as np
-    import sklearn
-    import skops.io
-
-    pipeline, row = skops.io.load(folder / "model.skops", trusted=[]), np.zeros((1, 64))
-
-    def cost(calls: int = 1000) -> float:
-        began = time.process_time()
-        for _ in range(calls):
-            pipeline.predict_proba(row)
-        return (time.process_time() - began) / calls * 1e3
-
-    plain = cost()
-    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-        return {"as scikit-learn comes": plain, "as set in ours": cost()}
-
-
-def command(name: str, port: int) -> list[str]:
-    address = ["--host", "127.0.0.1", "--port", str(port)]
-    if name == OURS:
-        return [sys.executable, "-m", "bentoml", "serve", str(ROOT), *address]
-    if name == "bentoml":
-        return [sys.executable, "-m", "bentoml", "serve", "plain_bentoml:Plain", "--working-dir", str(RIVALS), *address]
-    flags = ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
-    if name == "fastapi":
-        flags = ["--loop", "asyncio", "--http", "h11"]
-    return [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--app-dir", str(RIVALS), *address, *flags]
-
-
-@contextmanager
-def serving(name: str, folder: Path) -> Iterator[Server]:
-    port = free_port()
-    environment = {
-        **os.environ,
-        "BENTOML_HOME": str(folder / name),
-        "MODEL": str(folder / "model.skops"),
-        "PYTHONPATH": str(ROOT),
-        "TUNED": "1" if name == "fastapi-tuned" else "",
-    }
-    log = folder / f"{name}.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command(name, port), env=environment, cwd=folder, stdout=output, stderr=output)
-    try:
-        yield Server(name, port, psutil.Process(process.pid))
-    except BaseException:
-        print(f"--- {log.name}\n{log.read_text()[-2000:]}", file=sys.stderr)
-        raise
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_ready(server: Server) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/readyz", timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline or not server.process.is_running():
-                raise SystemExit(f"{server.name} did not become ready") from None
-            time.sleep(0.1)
-
-
-def measure(server: Server, body: bytes, digit: int, requests: int) -> Sample:
-    cpu, own, wall = server.cpu_seconds(), time.process_time(), time.perf_counter()
-    latencies = uvloop.run(load(server.port, body, digit, requests))
-    wall = time.perf_counter() - wall
-    return Sample(
-        cpu_ms=(server.cpu_seconds() - cpu) / requests * 1e3,
-        rate=requests / wall,
-        p50_ms=median(latencies) * 1e3,
-        generator=(time.process_time() - own) / wall,
-    )
-
-
-async def load(port: int, body: bytes, digit: int, requests: int) -> list[float]:
-    """Send `requests` over CONNECTIONS keep-alive connections, each waiting for its answer; latencies in seconds."""
-    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    request = head.encode() + b"\r\n\r\n" + body
-    wanted = b'{"classes":[%d]' % digit
-    latencies: list[float] = []
-    left = iter(range(requests))
-
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in left:
-            began = time.perf_counter()
-            writer.write(request)
-            headers = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(headers.partition(b"content-length:")[2].partition(b"\r\n")[0])
-            answer = await reader.readexactly(length)
-            latencies.append(time.perf_counter() - began)
-            if not headers.startswith(b"http/1.1 200") or not answer.replace(b" ", b"").startswith(wanted):
-                raise SystemExit(f"wrong answer: {headers!r} {answer[:200]!r}")
-        writer.close()
-
-    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
-    return latencies
-
-
-def summary(samples: dict[str, list[Sample]]) -> dict[str, Any]:
-    """Medians per server, and the median over the rounds of what was measured for ours / for this server."""
+def summary(samples: dict[str, list[Sample]]) -> dict[str, dict[str, float]]:
+    """Medians per server, and the median over the rounds of ours / this server's."""
 
     def of(name: str) -> dict[str, float]:
-        own, theirs = samples[OURS], samples[name]
-        pairs = list(zip(own, theirs, strict=True))
+        pairs = list(zip(samples[OURS], samples[name], strict=True))
         return {
-            "cpu_ms": median(s.cpu_ms for s in theirs),
-            "requests_per_s": median(s.rate for s in theirs),
-            "p50_ms": median(s.p50_ms for s in theirs),
+            "cpu_ms": median(s.cpu_ms for s in samples[name]),
+            "requests_per_s": median(s.rate for s in samples[name]),
+            "p50_ms": median(s.p50_ms for s in samples[name]),
+            "p99_ms": median(s.p99_ms for s in samples[name]),
             "cpu_ours_to_this": median(a.cpu_ms / b.cpu_ms for a, b in pairs),
             "rate_ours_to_this": median(a.rate / b.rate for a, b in pairs),
-            "generator_share_of_core": max(s.generator for s in theirs),
+            "generator_share_of_core": median(s.generator for s in samples[name]),
         }
 
     return {name: of(name) for name in samples}
 
 
-def show(results: dict[str, Any], alone: dict[str, float], requests: int, rounds: int) -> None:
-    print(f"one row a request, {CONNECTIONS} connections, {rounds} rounds of {requests} requests, medians\n")
-    print(f"{'server':<15}{'CPU ms':>9}{'req/s':>9}{'p50 ms':>9}{'CPU ours/this':>16}{'rate ours/this':>16}")
-    for name, row in results.items():
-        print(
-            f"{name:<15}{row['cpu_ms']:>9.3f}{row['requests_per_s']:>9.0f}{row['p50_ms']:>9.2f}"
-            f"{row['cpu_ours_to_this']:>16.2f}{row['rate_ours_to_this']:>16.2f}"
-        )
-    print()
-    for name, text in SERVERS.items():
-        print(f"{name:<15}{text}")
-    print("\nin that, the model alone, CPU ms a call: " + ", ".join(f"{name} {ms:.3f}" for name, ms in alone.items()))
-    print("our service and the untuned one keep Prometheus metrics of each request, FastAPI none")
-    busiest = max(row["generator_share_of_core"] for row in results.values())
-    bound = "it was the bottleneck: trust the CPU column only" if busiest > 0.9 else "not the bottleneck"
-    print(f"load generator: at most {busiest:.0%} of a core, {bound}")
+def show(case: Case, trained: Trained, results: dict[Cell, dict[str, dict[str, float]]]) -> None:
+    alone = ", ".join(f"{rows} rows {ms:.2f}" for rows, ms in trained.alone_ms.items())
+    print(f"\n{case.name}: {case.text}. One call of the model itself, CPU ms: {alone}\n")
+    print("rows conns server        CPU ms    req/s   p50 ms   p99 ms  CPU ours/this  rate ours/this")
+    for (rows, connections), by_server in results.items():
+        for name, row in by_server.items():
+            print(
+                f"{rows:>4}{connections:>6} {name:<10}{row['cpu_ms']:>10.3f}{row['requests_per_s']:>9.0f}"
+                f"{row['p50_ms']:>9.2f}{row['p99_ms']:>9.2f}{row['cpu_ours_to_this']:>15.2f}"
+                f"{row['rate_ours_to_this']:>16.2f}"
+            )
+    one = results[1, 1]
+    print(f"\none row, one connection: CPU ours / FastAPI {one[FASTAPI]['cpu_ours_to_this']:.2f}", end="")
+    if UNBATCHED in one:
+        print(f", rate ours / unbatched {one[UNBATCHED]['rate_ours_to_this']:.2f}", end="")
+    print(f"\none row, 64 connections: rate ours / FastAPI {results[1, 64][FASTAPI]['rate_ours_to_this']:.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few requests: does it run, not what does it cost")
+    parser.add_argument("--quick", action="store_true", help="short: does it run, not what does it cost")
+    parser.add_argument("--model", help="only this one: " + ", ".join(case.name for case in models.CASES))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     arguments = parser.parse_args()
-    requests, rounds = (200, 2) if arguments.quick else (2000, 7)
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        os.environ |= {"BENTOML_HOME": str(folder / OURS), "BENTOML_DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"}
-        (folder / OURS).mkdir()
-        body, digit = prepare(folder)
-        servers = [stack.enter_context(serving(each, folder)) for each in SERVERS]
-        for server in servers:
-            wait_ready(server)
-            measure(server, body, digit, 100)  # warm-up
-        samples: dict[str, list[Sample]] = {each: [] for each in SERVERS}
-        for _ in range(rounds):
-            for server in servers:
-                samples[server.name].append(measure(server, body, digit, requests))
-        alone = model_alone(folder)
-    results = summary(samples)
-    show(results, alone, requests, rounds)
+    seconds, rounds = (0.2, 1) if arguments.quick else (1.0, 3)
+    report: dict[str, Any] = {"version": 2, "seconds": seconds, "rounds": rounds, "models": {}}
+    os.environ |= {"BENTOML_DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"}
+    for case in models.available():
+        if arguments.model not in (None, case.name):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            trained, samples = run(case, Path(folder) / "run", seconds, rounds)
+        results = {cell: summary(by_server) for cell, by_server in samples.items()}
+        show(case, trained, results)
+        report["models"][case.name] = {
+            "alone_cpu_ms": trained.alone_ms,
+            "cells": [{"rows": cell[0], "connections": cell[1], "servers": row} for cell, row in results.items()],
+        }
+    print()
+    for name, text in SERVERS.items():
+        print(f"{name:<12}{text}")
+    print(WHERE_THE_TIME_GOES)
     if arguments.json:
-        report = {"version": 1, "requests": requests, "rounds": rounds, "model_alone_cpu_ms": alone, "servers": results}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

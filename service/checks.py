@@ -1,42 +1,28 @@
-"""What every service does with HTTP, around BentoML's own application.
+"""What every service does with HTTP, around BentoML's own application."""
 
-Requests are checked before BentoML sees them, because BentoML logs a traceback with the input's values for each 4xx.
-Every error is `{"error": "<one sentence>"}`, the shape that BentoML itself uses; it never repeats input values.
-"""
-
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import bentoml
-from _bentoml_sdk.method import APIMethod
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
-from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-MOST_BYTES = 1 << 20
-"""Largest request body, in bytes."""
-BODY_SECONDS = 10.0
-"""How long a client may take to send a body."""
-
-logger = logging.getLogger("bentoml.serve")
+from service.draining import Draining
+from service.endpoints import App, Endpoints, Receive, Scope, Send, error
 
 _ELSEWHERE = "/unknown"
 
 
 class CheckedService(bentoml.Service):
-    """A BentoML service whose endpoints are `async def`, take and return pydantic models, and get checked requests."""
+    """A BentoML service that gets checked requests, names its model in each answer, and ends in good order.
+
+    Its endpoints are `async def`, and take and return pydantic models.
+    """
 
     def to_asgi(self, is_main: bool = True) -> App:
         self.add_asgi_middleware(Endpoints, methods={method.route: method for method in self.apis.values()})
@@ -44,132 +30,57 @@ class CheckedService(bentoml.Service):
         # What is answered within one turn of the event loop no timeout can interrupt, and each leaves a timer behind.
         app.user_middleware = [each for each in app.user_middleware if each.cls is not TimeoutMiddleware]
         app.add_exception_handler(HTTPException, _http_error)
-        headers = [(b"x-model-version", str(model.tag).encode()) for model in self.models]
+        versions = {"model": " ".join(str(model.tag) for model in self.models), "bento": ""}
         if self.bento is not None:
-            headers.append((b"x-bento-version", str(self.bento.tag).encode()))
-        return Front(app, _paths(app), headers)
+            versions["bento"] = str(self.bento.tag)
+        _tell_metrics(versions)
+        headers = [(f"x-{of}-version".encode(), version.encode()) for of, version in versions.items() if version]
+        return Front(app, _paths(app), headers, Draining())
 
 
 class Front:
-    """Stands before BentoML's metrics, which label each series with the raw path: unknown paths share one label.
+    """Stands before all else of a service.
 
-    Adds `headers` to every answer.
+    BentoML's metrics label each series with the raw path, so unknown paths are made to share one. `headers` are added
+    to every answer. While the service drains it is not ready, and no connection is kept.
     """
 
-    def __init__(self, app: App, paths: frozenset[str], headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, app: App, paths: frozenset[str], headers: list[tuple[bytes, bytes]], draining: Draining) -> None:
         self.app = app
         self.paths = paths
         self.headers = headers
+        self.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, self.draining.from_startup(send))
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
         if scope["path"] not in self.paths:
             scope["path"] = _ELSEWHERE
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self.headers]
+                closing = [(b"connection", b"close")] if self.draining.began else []
+                message["headers"] = [*message["headers"], *self.headers, *closing]
             await send(message)
 
+        if self.draining.began and scope["path"] == "/readyz":
+            return await error(503, "shutting down")(scope, receive, sending)
         return await self.app(scope, receive, sending)
 
 
-class Endpoints:
-    """Answers the endpoints: checks the request against the method's input type and calls the method.
+def _tell_metrics(versions: dict[str, str]) -> None:
+    """What answers, as labels of a metric that is always 1: to be joined with the others when they are read."""
+    from prometheus_client import Gauge
 
-    It stands inside BentoML's metrics, in place of BentoML's own handler. That one writes what was wrong, with the
-    values, into the log, and costs as much CPU again as all the rest of a small prediction.
-    """
-
-    def __init__(self, app: App, methods: Mapping[str, APIMethod]) -> None:
-        self.app = app
-        self.methods = methods
-        self.calls: dict[str, Callable[..., Awaitable[BaseModel]]] = {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method = self.methods.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if method is None:
-            return await self.app(scope, receive, send)
-        try:
-            request = _parse(method.input_spec, await _body(scope, receive))
-            answer = await self._call(method.name)(**dict(request))
-            response = Response(answer.model_dump_json(), media_type="application/json")
-        except ConnectionAbortedError:
-            return None
-        except HTTPException as refusal:
-            response = _error(refusal.status_code, refusal.detail)
-        except Exception:
-            logger.exception("Exception on %s", method.route)
-            response = _error(500, "an unexpected error has occurred; see the server's log")
-        return await response(scope, receive, send)
-
-    def _call(self, name: str) -> Callable[..., Awaitable[BaseModel]]:
-        # Looked up once: BentoML inspects the signature anew whenever the attribute is read.
-        if name not in self.calls:
-            self.calls[name] = getattr(bentoml.get_current_service(), name).local
-        return self.calls[name]
+    labels = {f"{of}_version": version for of, version in versions.items()}
+    info = Gauge("ekiben_model_info", "Which model and Bento answer.", [*labels], multiprocess_mode="max")
+    info.labels(**labels).set(1)
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes:
-    headers = dict(scope["headers"])
-    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
-        raise HTTPException(415, "send the header Content-Type: application/json, and JSON in the body")
-    too_large = HTTPException(413, f"the body is larger than {MOST_BYTES:,} bytes; send fewer rows at once")
-    # The server has already checked that the length is a number and that the body keeps to it.
-    if int(headers.get(b"content-length", b"0")) > MOST_BYTES:
-        raise too_large
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body = message.get("body", b"")
-    else:
-        body = await _pieces(message, receive, too_large)
-    if len(body) > MOST_BYTES:
-        raise too_large
-    return body
-
-
-async def _pieces(message: MutableMapping[str, Any], receive: Receive, too_large: HTTPException) -> bytes:
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                if message["type"] == "http.disconnect":
-                    raise ConnectionAbortedError
-                body += message.get("body", b"")
-                if len(body) > MOST_BYTES:
-                    raise too_large
-                if not message.get("more_body"):
-                    return bytes(body)
-                message = await receive()
-    except TimeoutError:
-        raise HTTPException(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
-
-
-def _parse(contract: type[BaseModel], body: bytes) -> BaseModel:
-    if not body.strip():
-        raise HTTPException(400, f"the body is empty; wanted a JSON object with {', '.join(contract.model_fields)}")
-    try:
-        return contract.model_validate_json(body)
-    except ValidationError as error:
-        mistake = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise HTTPException(400, _sentence(contract, mistake["type"], mistake["loc"], mistake["msg"])) from None
-
-
-def _sentence(contract: type[BaseModel], kind: str, where: tuple[int | str, ...], message: str) -> str:
-    if kind == "extra_forbidden":  # the place would be a name that the client made up
-        return f"unknown field; known: {', '.join(contract.model_fields)}"
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
-    return f"{place or 'body'}: {message}"
-
-
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"error": message}, status, headers)
-
-
-async def _http_error(request: Request, error: HTTPException) -> Response:
-    return _error(error.status_code, error.detail, error.headers)
+async def _http_error(request: Request, refusal: HTTPException) -> Response:
+    return error(refusal.status_code, refusal.detail, refusal.headers)
 
 
 def _paths(app: Starlette) -> frozenset[str]:

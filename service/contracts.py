@@ -1,8 +1,11 @@
 """What clients send and get: the types of the digit services, whichever model answers."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 PIXELS = 64
 MOST_ROWS = 1_000
@@ -25,3 +28,8 @@ class DigitsAnswer(BaseModel):
 
     classes: list[int]
     probabilities: list[list[float]]
+
+    @classmethod
+    def of(cls, probabilities: "ndarray") -> Self:
+        """The answer that says `probabilities`, an array of (row, digit)."""
+        return cls.model_construct(classes=probabilities.argmax(axis=1).tolist(), probabilities=probabilities.tolist())

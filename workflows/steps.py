@@ -102,10 +102,11 @@ def deploy(given: DeployIn) -> DeployOut:
     from ekiben.pipeline import stages
 
     release, probe = stages.deploy(given.bento, given.report, given.run, given.by)
+    unchanged = "" if release.run == given.run else ", as it was before"
     return DeployOut(
         release=release.model_dump_json(),
         probe=probe.model_dump_json(),
-        result=f"{release.bento} is live in {release.slot}",
+        result=f"{release.bento} is live in {release.slot}{unchanged}",
     )
 
 

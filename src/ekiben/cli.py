@@ -49,6 +49,95 @@ def run(
 
 
 @app.command()
+def pull(
+    model: Annotated[str, typer.Argument(help="NAME[:ALIAS|:vN], or ENTITY/PROJECT/NAME:vN@DIGEST.")],
+    bento: Annotated[bool, typer.Option("--bento", help="Bring a published Bento instead: NAME[:ALIAS].")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring a model from W&B into the BentoML model store, verified; nothing to do if it is there.
+
+    Example: ekiben pull digits:production
+    """
+    from ekiben.pipeline import packages
+
+    project = _project()
+    if bento:
+        ref = packages.pull_bento(project, model)
+        _out(ref.model_dump(mode="json") if as_json else ref.tag)
+        return
+    version = packages.resolve(project, model)
+    stored = packages.pull(project, version)
+    _out(packages.described(version, stored) if as_json else stored.tag)
+
+
+@app.command()
+def build(
+    model: Annotated[str, typer.Argument(help="NAME[:ALIAS|:vN], or ENTITY/PROJECT/NAME:vN@DIGEST.")],
+    service: Annotated[str, typer.Option(help="Service, such as service.digits:Digits; by default the recipe's.")] = "",
+    publish: Annotated[bool, typer.Option("--publish", help="Log the Bento to W&B, with its model's lineage.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build the Bento that serves exactly this model; what has the same content is not built again.
+
+    Example: ekiben build digits:production --publish
+    """
+    from ekiben.pipeline import packages
+
+    project = _project()
+    version = packages.resolve(project, model)
+    ref = packages.build(project, version.name, version, service)
+    artifact = packages.publish(project, ref) if publish else ""
+    if as_json:
+        _out({**ref.model_dump(mode="json"), "tag": ref.tag, "artifact": artifact})
+    else:
+        _out(f"{ref.tag}\n{artifact}".rstrip())
+
+
+@app.command()
+def image(
+    bento: Annotated[str, typer.Argument(help="Bento of the store: NAME[:VERSION]; by default its newest.")],
+    push: Annotated[bool, typer.Option("--push", help="Push it to --repository.")] = False,
+    base: Annotated[str, typer.Option(help="Base image with python3 and its venv; by default python:3.x-slim.")] = "",
+    repository: Annotated[str, typer.Option(help="Where it goes: REGISTRY/PATH; by default localhost/NAME.")] = "",
+    engine: Annotated[str, typer.Option(help="buildah, podman, docker or buildctl; by default what works.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Containerfile and the commands only.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a Bento's image, for a user that is not root and a read-only root file system, and its SBOM.
+
+    Example: ekiben image digits --repository registry.example/team/digits --push
+    """
+    import shlex
+
+    from ekiben.packaging import image, store
+
+    if push and not repository:
+        raise typer.BadParameter("--push needs a registry to push to", param_hint="--repository")
+    found = store.existing_bento(bento)
+    if dry_run:
+        plan = image.plan(found, base=base, repository=repository, engine=engine, push=push)
+        _out({"containerfile": plan.containerfile, "commands": plan.commands} if as_json else
+             "\n".join([plan.containerfile, *map(shlex.join, plan.commands)]))  # fmt: skip
+        return
+    sbom = _project().state / "images" / f"{found.tag.replace(':', '-')}.cdx.json"
+    built = image.build(found, base=base, repository=repository, engine=engine, push=push, sbom=sbom)
+    told = {**built.image.model_dump(mode="json"), "sbom": str(built.sbom)}
+    _out(told if as_json else f"{built.image}\n{built.sbom}")
+
+
+@app.command()
+def lock(bento: Annotated[str, typer.Argument(help="Bento; by default the project's own recipe.")] = "") -> None:
+    """Write requirements.lock, with the hashes of all packages that a Bento's image will hold, beside its bentofile.
+
+    Example: ekiben lock digits
+    """
+    from ekiben.pipeline import packages
+
+    project = _project()
+    _out(packages.lock(project, bento or project.settings.recipe))
+
+
+@app.command()
 def status(service: Service = "", as_json: JsonFlag = False) -> None:
     """Show what is live, what is idle, and where the service listens.
 

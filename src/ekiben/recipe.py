@@ -1,6 +1,6 @@
 """What a model author writes: one `Recipe` per model, in `bentos/<name>/recipe.py` as `RECIPE`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model achieved on data it has not seen. `tables` are logged to W&B: name -> (columns, rows)."""
+    """What a model achieved on data it has not seen. Logged to W&B with it: `tables`, name -> (columns, rows), and
+    `history`, the metrics of each epoch or other step of the training, the first one first."""
 
     metrics: Metrics
     tables: Mapping[str, tuple[list[str], list[list[Any]]]] = field(default_factory=dict)
+    history: Sequence[Metrics] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Recipe:
     `params` holds every parameter with its default; `ekiben run --param key=value` overrides one, parsed to the
     default's type. The callables pass their values on: `data(params)` -> split; `train(split, params)` -> model;
     `evaluate(model, split)` -> Evaluation; `save(model, split, folder)` writes the model's files, no pickle;
-    `examples(model, split)` -> the golden answers that smoke and load tests check.
+    `examples(model, split)` -> the golden answers that smoke and load tests check. `pickles` names the files of the
+    model's folder, with /, that may be pickles all the same, each with the reason; none may without.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Recipe:
     evaluate: Callable[[Any, Any], Evaluation]
     save: Callable[[Any, Any, Path], None]
     examples: Callable[[Any, Any], list[Example]]
+    pickles: Mapping[str, str] = field(default_factory=dict)
 
     def with_params(self, given: Mapping[str, str]) -> dict[str, Any]:
         """All parameters, those in `given` parsed from text to the type of their default."""

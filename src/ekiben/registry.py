@@ -16,6 +16,9 @@ from ekiben.types import ModelVersion
 PRODUCTION = "production"
 """The alias of the model that is live."""
 
+BENTO = "bento"
+"""The type of artifact that a published Bento is."""
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -53,6 +56,8 @@ class Registry:
 
         config = {"recipe": name, **params}
         with wandb.init(project=self.project, entity=self.entity, job_type="train", config=config) as run:
+            for step in evaluation.history:
+                run.log(dict(step))
             run.log(dict(evaluation.metrics))
             for key, (columns, rows) in evaluation.tables.items():
                 run.log({key: wandb.Table(columns=columns, data=rows)})
@@ -65,7 +70,11 @@ class Registry:
 
     def resolve(self, name: str, alias: str) -> ModelVersion:
         """The exact version behind `name:alias`. NotFoundError if there is none."""
-        return _version(self._artifact(f"{self.entity}/{self.project}/{name}:{alias}"))
+        return self.resolve_path(f"{self.entity}/{self.project}/{name}:{alias}")
+
+    def resolve_path(self, path: str) -> ModelVersion:
+        """The exact version behind `entity/project/name:alias`. NotFoundError if there is none."""
+        return _version(self._artifact(path))
 
     def find(self, name: str, alias: str) -> ModelVersion | None:
         """As `resolve`, but None if there is none."""
@@ -87,18 +96,31 @@ class Registry:
 
         `download` itself checks nothing and trusts cached files of the right size, so a fresh folder and `verify` do.
         """
-        if into.exists():
-            raise IntegrityError(f"{into} exists already", wanted="a new folder, so that nothing stale can be in it")
-        artifact = self._pinned(model)
-        artifact.download(root=str(into))
-        try:
-            artifact.verify(root=str(into))
-        except ValueError as error:
-            raise IntegrityError(
-                f"what was downloaded for {model} is not what W&B has: {error}",
-                wanted=f"files with W&B's digest {model.digest}",
-                next_step="remove the folder that WANDB_CACHE_DIR names (.ekiben/wandb/cache) and try again",
-            ) from None
+        _download(self._pinned(model), str(model), into)
+
+    def log_bento(self, name: str, folder: Path, model: ModelVersion, alias: str, metadata: Mapping[str, Any]) -> str:
+        """Log the exported Bento in `folder` as an artifact of type `bento` that was made from `model`.
+
+        Returns its `entity/project/name:vN`; W&B keeps what has the same files as one version.
+        """
+        import wandb
+
+        with wandb.init(project=self.project, entity=self.entity, job_type="package") as run:
+            self._pinned(model)
+            run.use_artifact(str(model))
+            artifact = wandb.Artifact(name, type=BENTO, metadata=dict(metadata))
+            artifact.add_dir(str(folder), policy="immutable", skip_cache=True)
+            logged = run.log_artifact(artifact, aliases=["latest", alias]).wait()
+        return str(logged.source_qualified_name)
+
+    def resolve_bento(self, name: str, alias: str) -> tuple[str, dict[str, Any]]:
+        """The exact `entity/project/name:vN` behind `name:alias`, and its metadata."""
+        found = self._artifact(f"{self.entity}/{self.project}/{name}:{alias}", BENTO)
+        return str(found.source_qualified_name), dict(found.metadata)
+
+    def download_bento(self, path: str, into: Path) -> None:
+        """The files of the Bento `path`, an exact version, into `into`, which must be new, each checked."""
+        _download(self._artifact(path, BENTO), path, into)
 
     def promote(self, model: ModelVersion, alias: str = PRODUCTION, *, instead_of: ModelVersion | None) -> None:
         """Move `alias` to this version from `instead_of`, the one that had it when the caller looked (None: nobody).
@@ -146,17 +168,31 @@ class Registry:
             )
         return artifact
 
-    def _artifact(self, path: str) -> Any:
+    def _artifact(self, path: str, kind: str = "model") -> Any:
         from wandb.errors import CommError
 
         try:
-            return self._api.artifact(path, type="model")
+            return self._api.artifact(path, type=kind)
         except (CommError, ValueError) as error:
             # The client has one error for "not there" and "no answer"; only its text tells them apart.
             if "not found" in str(error).lower():
-                raise NotFoundError(f"W&B has no model {path}") from None
+                raise NotFoundError(f"W&B has no {kind} {path}") from None
             raise UnavailableError(f"W&B did not answer for {path}: {error}") from None
 
 
 def _version(artifact: Any) -> ModelVersion:
     return ModelVersion.parse(artifact.source_qualified_name, artifact.digest)
+
+
+def _download(artifact: Any, name: str, into: Path) -> None:
+    if into.exists():
+        raise IntegrityError(f"{into} exists already", wanted="a new folder, so that nothing stale can be in it")
+    artifact.download(root=str(into))
+    try:
+        artifact.verify(root=str(into))
+    except ValueError as error:
+        raise IntegrityError(
+            f"what was downloaded for {name} is not what W&B has: {error}",
+            wanted=f"files with W&B's digest {artifact.digest}",
+            next_step="remove the folder that WANDB_CACHE_DIR names (.ekiben/wandb/cache) and try again",
+        ) from None

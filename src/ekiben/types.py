@@ -70,6 +70,17 @@ class BentoRef(Value):
         return self.tag
 
 
+class ImageRef(Value):
+    """One OCI image of a Bento. `digest` ("sha256:…") is that of its manifest: in the registry once it was pushed."""
+
+    repository: str
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    bento: BentoRef
+
+    def __str__(self) -> str:
+        return f"{self.repository}@{self.digest}"
+
+
 class Release(Value):
     """A Bento that was put live in a slot: what, where, judged by which load report, when (UTC) and by whom."""
 

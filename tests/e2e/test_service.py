@@ -1,16 +1,10 @@
 """The digits service, built and served by real `bentoml` processes, each with a BENTOML_HOME of its own."""
 
-import http.client
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,39 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.e2e.serving import EXPORT, IMPORT, ROOT, Server, bentoml, build, python, serving, wait_ready
+
 IMAGES, DIGITS = load_digits(return_X_y=True)
-JSON = {"Content-Type": "application/json"}
 SENTINEL = 777.125  # a value that must never come back, nor reach the log
-
-
-@dataclass(frozen=True)
-class Server:
-    port: int
-    log: Path
-
-    def request(self, method: str, path: str, body: object = None, headers: dict[str, str] = JSON) -> "Reply":
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return Reply(response.status, response.read(), {key.lower(): value for key, value in response.getheaders()})
-        finally:
-            connection.close()
-
-    def predict(self, rows: list[list[float]]) -> "Reply":
-        return self.request("POST", "/predict", json.dumps({"rows": rows}))
-
-
-@dataclass(frozen=True)
-class Reply:
-    status: int
-    body: bytes
-    headers: dict[str, str]
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.body)
 
 
 @dataclass(frozen=True)
@@ -77,68 +42,6 @@ class World:
     @property
     def bento(self) -> Path:
         return self.home / "bentos" / self.tag.replace(":", "/")
-
-
-def bentoml(home: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    home.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "bentoml", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment(home), capture_output=True, text=True, timeout=60)
-
-
-def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
-
-
-def build(home: Path, project: Path, *arguments: str) -> str:
-    done = bentoml(home, "build", "-o", "tag", *arguments, cwd=project)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().removeprefix("__tag__:")
-
-
-def python(home: Path, code: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-c", code, *arguments], env=environment(home), check=True, timeout=60)
-
-
-IMPORT = """
-import sys, bentoml, shutil
-labels = {"wandb.version": f"acme/vision/{sys.argv[1]}", "wandb.digest": sys.argv[3]}
-with bentoml.models.create(sys.argv[1], labels=labels) as model:
-    shutil.copytree(sys.argv[2], model.path, dirs_exist_ok=True)
-"""
-EXPORT = "import sys, bentoml; bentoml.export_bento(sys.argv[1], sys.argv[2], 'folder')"
-
-
-@contextmanager
-def serving(home: Path, *arguments: str, cwd: Path) -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home.mkdir(exist_ok=True)
-    log = home / "server.log"
-    address = ["--host", "127.0.0.1", "--port", str(port)]
-    command = [sys.executable, "-m", "bentoml", "serve", *arguments, *address]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=environment(home), stdout=output, stderr=output)
-    try:
-        yield Server(port, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait_ready(server: Server) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if server.request("GET", "/readyz").status == 200:
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"not ready: {server.log.read_text()}")
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +143,8 @@ def test_bento_records_the_exact_model_and_its_lineage(world: World) -> None:
 def test_bento_holds_only_the_service(world: World) -> None:
     source = world.bento / "src"
     held = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    assert held == {"bentofile.yaml"} | {f"service/{path.name}" for path in (ROOT / "service").glob("*.py")}
+    included = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["include"]
+    assert held == {"bentofile.yaml", *included}
     assert not [path for path in world.bento.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
 
 

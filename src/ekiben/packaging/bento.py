@@ -1,92 +1,86 @@
 """A Bento that pins one exact model, under a version that says what is in it."""
 
-import hashlib
+import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ekiben.errors import EkibenError
+from ekiben.errors import EkibenError, IntegrityError
+from ekiben.packaging import content, lineage, requirements, store
+from ekiben.packaging.lineage import CONTENT
+from ekiben.packaging.staging import stage
 from ekiben.types import BentoRef, ModelVersion
 
-CONTENT = "ekiben.content-digest"
-_NEVER = {".git", ".venv", "venv", ".ekiben", "__pycache__", "node_modules"}
+SECRETS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+"""What the build, which imports the service's code, does not get to see."""
 
 
-def build(
-    root: Path,
-    *,
-    name: str,
-    service: str,
-    model_tag: str,
-    model: ModelVersion,
-    labels: Mapping[str, str],
-    scratch: Path,
-) -> BentoRef:
-    """Build the Bento `name` of `service` with the model `model_tag`, by the root's bentofile.yaml; or find it.
+def bentofile(root: Path, name: str) -> Path:
+    """The bentofile of the Bento `name`: its own in `bentos/<name>/`, or else the project's."""
+    own = root / "bentos" / name / content.BENTOFILE
+    return own if own.is_file() else root / content.BENTOFILE
 
-    Its version is `vN-<first 8 of the content digest>`. What has the same content is not built again.
+
+def build(root: Path, *, name: str, service: str, model: store.Stored, version: ModelVersion) -> BentoRef:
+    """Build the Bento `name` of `service` with `model`, which is W&B's `version`; or find it.
+
+    Its version is `vN-<first 8 of the content digest>`. What has the same content is not built again, and of several
+    builds at once one builds and the others find what it built.
     """
-    import bentoml
-    from bentoml.bentos import BentoBuildConfig
-    from bentoml.exceptions import BentoMLException, NotFound
-
-    source = scratch / "source"
-    config = BentoBuildConfig.from_file(str(root / "bentofile.yaml")).with_defaults()
-    _stage(root, source, config.include, config.exclude)
-    shutil.copy(root / "bentofile.yaml", source)
-    digest = content_digest(source, Path(bentoml.models.get(model_tag).path))
-    ref = BentoRef(name=name, version=f"{model.version}-{digest[:8]}", digest=digest, model=model)
-    try:
-        found = bentoml.bentos.get(ref.tag)
-        if found.info.labels.get(CONTENT) == digest:
+    with store.scratch() as scratch:
+        source = scratch / "source"
+        stage(root, bentofile(root, name), source, service)
+        requirements.check(source)
+        digest = content.of_source(source, model.path)
+        ref = BentoRef(name=name, version=f"{version.version}-{digest[:8]}", digest=digest, model=version)
+        if _found(ref, model):
             return ref
-    except NotFound:
-        pass
-    try:
-        bentoml.bentos.build_bentofile(
-            str(source / "bentofile.yaml"),
-            service=service,
-            name=name,
-            version=ref.version,
-            labels={**labels, CONTENT: digest},
-            build_ctx=str(source),
-            args={"model": model_tag},
-            reload=True,  # without, a second build in this process would keep the first one's model
-        )
-    except BentoMLException as error:
-        raise EkibenError(f"the Bento {ref.tag} could not be built: {error}", next_step="bentoml build") from error
+        with store.only("bento", name):
+            if _found(ref, model):
+                return ref
+            labels = {**model.labels, **lineage.of_build(root), CONTENT: digest}
+            order = {"name": name, "version": ref.version, "labels": labels, "args": {"model": model.tag}}
+            _run(order, source)
+        _verify(ref, model)
     return ref
 
 
-def _stage(root: Path, target: Path, include: list[str], exclude: list[str]) -> None:
-    """Copy what goes into the Bento to a folder of its own: what is hashed is then what is built, whatever an editor
-    does meanwhile, and BentoML need not walk the whole project."""
-    from pathspec import PathSpec
-
-    included = PathSpec.from_lines("gitwildmatch", include)
-    excluded = PathSpec.from_lines("gitwildmatch", exclude)
-    for folder, inner, files in os.walk(root):
-        inner[:] = [name for name in inner if name not in _NEVER]
-        for file in files:
-            path = (Path(folder) / file).relative_to(root)
-            if included.match_file(path) and not excluded.match_file(path):
-                (target / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(root / path, target / path)
+def _found(ref: BentoRef, model: store.Stored) -> bool:
+    stored = store.bento(ref.tag)
+    return (
+        stored is not None and stored.labels.get(CONTENT) == ref.digest and store.pinned_models(stored) == [model.tag]
+    )
 
 
-def content_digest(source: Path, model: Path) -> str:
-    """SHA-256 over what decides how a Bento behaves: its files, its bentofile, its model's files and Python's version.
+def _verify(ref: BentoRef, model: store.Stored) -> None:
+    built = store.bento(ref.tag)
+    if built is None or store.pinned_models(built) != [model.tag]:
+        raise IntegrityError(
+            f"the Bento {ref.tag} pins {store.pinned_models(built) if built else 'nothing'}",
+            wanted=f"[{model.tag!r}], the model that it was built with",
+            next_step="declare it on the service's class: model = BentoModel(MODEL.tag)",
+        )
+    if (seen := content.of_bento(built.path, model.path)) != ref.digest:
+        shutil.rmtree(built.path)
+        raise IntegrityError(
+            f"what BentoML built has the content digest {seen[:12]}",
+            wanted=f"{ref.digest[:12]}, as the sources have",
+            next_step="please report it with your bentofile.yaml; nothing was kept",
+        )
 
-    Names, times and labels are not in it, so equal content has an equal digest wherever and whenever it is built.
-    """
-    lines = [f"python {sys.version_info.major}.{sys.version_info.minor}"]
-    for kind, folder in (("source", source), ("model", model)):
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            if kind == "model" and path.name == "model.yaml":  # BentoML's own, with the time of import
-                continue
-            with path.open("rb") as file:
-                checksum = hashlib.file_digest(file, "sha256").hexdigest()
-            lines.append(f"{kind} {path.relative_to(folder).as_posix()} {checksum}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+def _run(order: Mapping[str, Any], source: Path) -> None:
+    """Build in a process of its own: BentoML imports the service, and what is imported stays."""
+    env = {key: value for key, value in os.environ.items() if key not in SECRETS}
+    env |= {"BENTOML_DO_NOT_TRACK": "true"}
+    command = [sys.executable, "-m", "ekiben.packaging.building"]
+    done = subprocess.run(command, input=json.dumps(order), cwd=source, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise EkibenError(
+            f"the Bento {order['name']}:{order['version']} could not be built:\n{done.stderr.strip()[-2000:]}",
+            next_step=f"`bentoml build --arg model={order['args']['model']}` in the project shows the same",
+        )

@@ -1,71 +1,67 @@
 """A model from W&B into the BentoML model store, as it is: no framework wrapper, no pickle."""
 
-import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ekiben.errors import IntegrityError
-from ekiben.registry import Registry
+from ekiben.packaging import content, pickles, store
+from ekiben.packaging.lineage import DATA, DIGEST, FILES, RUN, TRAINED, VERSION
+from ekiben.packaging.store import Stored
 from ekiben.types import ModelVersion
 
-VERSION, DIGEST, RUN = "wandb.version", "wandb.digest", "wandb.run"
-"""Labels of models and Bentos: the W&B version, its digest, and the run that logged it."""
-
-_PICKLES = ("*.pkl", "*.pickle", "*.joblib", "*.pt", "*.pth")
+if TYPE_CHECKING:
+    from ekiben.registry import Registry
 
 
-def pull(registry: Registry, model: ModelVersion, scratch: Path) -> str:
-    """The store's tag for `model`, downloaded and verified first if it is not there. Idempotent.
+def pull(registry: "Callable[[], Registry]", model: ModelVersion, allowed: Mapping[str, str]) -> Stored:
+    """`model` in the BentoML model store, downloaded and verified first if it is not there. Idempotent.
 
+    `registry` is only asked for what is not in the store. `allowed` names the pickles that the recipe answers for.
     The tag is `name:vN`. Where the store, which all projects on a machine share, holds another model by that tag,
     it is `name:vN-<digest>`: a Bento that pinned the other one must keep it.
     """
-    for tag in (f"{model.name.lower()}:{model.version}", f"{model.name.lower()}:{model.version}-{model.digest[:8]}"):
-        found = _find(tag) or _create(registry, model, tag, scratch)
-        if found.info.labels.get(DIGEST) == model.digest:
-            return tag
+    name = model.name.lower()
+    tags = [f"{name}:{model.version}", f"{name}:{model.version}-{model.digest[:8]}"]
+    with store.only("model", name):
+        for tag in tags:
+            found = store.model(tag) or _create(registry(), model, tag, allowed)
+            if (found.labels.get(VERSION), found.labels.get(DIGEST)) == (str(model), model.digest):
+                _verify(found)
+                pickles.refuse(found.path, allowed)
+                return found
     raise IntegrityError(
-        f"the BentoML model store holds another model as {tag}",
+        f"the BentoML model store holds another model as {tags[-1]}",
         wanted=f"{model} with digest {model.digest}",
-        next_step=f"bentoml models delete {tag}",
+        next_step=f"bentoml models delete {tags[-1]}",
     )
 
 
-def _find(tag: str) -> Any:
-    """The model of exactly that tag: the store itself takes "v1" for a prefix of "v10"."""
+def _verify(model: Stored) -> None:
+    """IntegrityError if the model's files in the store are no longer those that were downloaded."""
+    wanted, seen = model.labels.get(FILES, ""), content.of_model(model.path)
+    if seen != wanted:
+        raise IntegrityError(
+            f"the files of the model {model.tag} in {model.path} have the digest {seen[:12]}",
+            wanted=wanted[:12] or "a model that `ekiben pull` brought",
+            next_step=f"bentoml models delete {model.tag}, then `ekiben pull` it again",
+        )
+
+
+def _create(registry: "Registry", model: ModelVersion, tag: str, allowed: Mapping[str, str]) -> Stored:
     import bentoml
 
-    return next((model for model in bentoml.models.list() if str(model.tag) == tag), None)
-
-
-def _create(registry: Registry, model: ModelVersion, tag: str, scratch: Path) -> Any:
-    import bentoml
-    from bentoml.exceptions import BentoMLException
-
-    folder = scratch / "model"
-    registry.download(model, folder)
-    _refuse_pickles(folder)
     metadata = {key: value for key, value in registry.metadata(model).items() if value is not None}
-    labelled = labels(model, registry.lineage(model).made_by)
-    try:
-        with bentoml.models.create(tag, labels=labelled, metadata=metadata) as created:
-            shutil.copytree(folder, created.path, dirs_exist_ok=True)
-    except BentoMLException:
-        if (found := _find(tag)) is None:
-            raise
-        return found  # another process was quicker
-    return created
-
-
-def labels(model: ModelVersion, run: str) -> dict[str, str]:
-    return {VERSION: str(model), DIGEST: model.digest, RUN: run}
-
-
-def _refuse_pickles(folder: Path) -> None:
-    for pattern in _PICKLES:
-        for path in folder.rglob(pattern):
-            raise IntegrityError(
-                f"the model holds a pickle: {path.relative_to(folder)}",
-                wanted="a format that cannot run code when it is loaded, such as skops or safetensors",
-                next_step="change the recipe's save()",
-            )
+    known = {RUN: registry.lineage(model).made_by, DATA: metadata.get("data", ""), TRAINED: metadata.get("git", "")}
+    with store.scratch() as scratch:
+        folder = scratch / "model"
+        registry.download(model, folder)
+        pickles.refuse(folder, allowed)
+        labels = {VERSION: str(model), DIGEST: model.digest, FILES: content.of_model(folder)}
+        labels |= {key: str(value) for key, value in known.items() if value}
+        with bentoml.models.create(tag, labels=labels, metadata=metadata) as created:
+            for path in folder.iterdir():
+                path.rename(Path(created.path) / path.name)
+    found = store.model(tag)
+    assert found is not None
+    return found

@@ -4,7 +4,6 @@ how its values travel, is the workflow's business.
 
 import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
@@ -59,6 +58,9 @@ def platform(project: Project, service: str) -> "LocalPlatform":
 
 def train(name: str, params: Mapping[str, str]) -> ModelVersion:
     """Train the recipe's model, evaluate it on its hold-out data and log it with its metrics as a new version."""
+    from ekiben.packaging import lineage, pickles
+    from ekiben.pipeline import fingerprint
+
     project = Project.here()
     made = recipe(project, name)
     values = made.with_params(params)
@@ -68,7 +70,10 @@ def train(name: str, params: Mapping[str, str]) -> ModelVersion:
     with tempfile.TemporaryDirectory() as folder:
         made.save(model, split, Path(folder))
         _write_golden(Path(folder) / GOLDEN, made.route, made.examples(model, split))
-        return _registry(project).log(made.name, values, evaluation, Path(folder), {"git": _commit(project.root)})
+        pickles.refuse(Path(folder), made.pickles)
+        commit, dirty = lineage.git(project.root)
+        metadata = {"git": f"{commit}-dirty" if dirty else commit, "data": fingerprint.of(split)}
+        return registry(project).log(made.name, values, evaluation, Path(folder), metadata)
 
 
 def _write_golden(path: Path, route: str, examples: list[Example]) -> None:
@@ -82,33 +87,18 @@ def gate(name: str, model: str) -> Verdict:
     from ekiben.registry import PRODUCTION
 
     project = Project.here()
-    registry = _registry(project)
+    tracked = registry(project)
     candidate = ModelVersion.model_validate_json(model)
-    production = registry.find(candidate.name, PRODUCTION)
-    live = registry.metrics(production) if production else None
-    return gate.judge(registry.metrics(candidate), recipe(project, name).thresholds, live, str(candidate))
+    production = tracked.find(candidate.name, PRODUCTION)
+    live = tracked.metrics(production) if production else None
+    return gate.judge(tracked.metrics(candidate), recipe(project, name).thresholds, live, str(candidate))
 
 
 def package(name: str, model: str) -> BentoRef:
     """Bring the model, verified, into the BentoML store and build the Bento that pins it."""
-    from ekiben.packaging import bento, models
+    from ekiben.pipeline import packages
 
-    project = Project.here()
-    made = recipe(project, name)
-    registry = _registry(project)
-    version = ModelVersion.model_validate_json(model)
-    with tempfile.TemporaryDirectory() as folder:
-        tag = models.pull(registry, version, Path(folder))
-        labels = {**models.labels(version, registry.lineage(version).made_by), "git.commit": _commit(project.root)}
-        return bento.build(
-            project.root,
-            name=made.name,
-            service=made.service,
-            model_tag=tag,
-            model=version,
-            labels={key: value for key, value in labels.items() if value},
-            scratch=Path(folder),
-        )
+    return packages.build(Project.here(), name, ModelVersion.model_validate_json(model))
 
 
 def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
@@ -137,7 +127,10 @@ def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
 
 
 def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
-    """Switch traffic to the candidate in the idle slot while a prober asks the service without pause."""
+    """Switch traffic to the candidate in the idle slot while a prober asks the service without pause.
+
+    What is live already stays as it is: its own release comes back.
+    """
     from ekiben.loadtest.prober import Prober
     from ekiben.registry import PRODUCTION
 
@@ -155,8 +148,10 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
         by=by or run,
         run=run,
     )
-    registry = _registry(project)
-    production = registry.find(candidate.model.name, PRODUCTION)
+    tracked = registry(project)
+    production = tracked.find(candidate.model.name, PRODUCTION)
+    if live is not None and live.bento == candidate:
+        release = live  # the same training gave the same model: it stays the release that it is
     if live is None:  # nothing answers yet, so there is nothing to ask before the switch
         place.switch(release)
     with Prober(place.url, [_golden(b) for b in (live and live.bento, candidate) if b]) as prober:
@@ -165,9 +160,9 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
             place.switch(release)
         prober.wait_for(PROBED)
         probe = prober.stop()
-    registry.promote(candidate.model, instead_of=production)
+    tracked.promote(candidate.model, instead_of=production)
     made = {"bento": candidate.tag, "release": f"{release.service} in {release.slot}", "run": run, "by": release.by}
-    registry.record(candidate.model, "deploy", made)
+    tracked.record(candidate.model, "deploy", made)
     return release, probe
 
 
@@ -209,9 +204,9 @@ def _promote(project: Project, release: Release) -> None:
     """Move W&B's alias to what is live already, from wherever it is: traffic has been switched, and W&B follows."""
     from ekiben.registry import PRODUCTION
 
-    registry = _registry(project)
+    tracked = registry(project)
     model = release.bento.model
-    registry.promote(model, instead_of=registry.find(model.name, PRODUCTION))
+    tracked.promote(model, instead_of=tracked.find(model.name, PRODUCTION))
 
 
 def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:
@@ -260,18 +255,9 @@ def _golden(bento: BentoRef) -> Path:
     return Path(bentoml.models.get(bentoml.bentos.get(bento.tag).info.all_models[0].tag).path) / GOLDEN
 
 
-def _registry(project: Project) -> "Registry":
+def registry(project: Project) -> "Registry":
     from ekiben import tracking
     from ekiben.registry import Registry
 
     os.environ.update(tracking.environment(project))
     return Registry(os.environ["WANDB_PROJECT"], os.environ["WANDB_ENTITY"])
-
-
-def _commit(root: Path) -> str:
-    """The project's git commit, "-dirty" where files differ from it; empty outside a repository."""
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

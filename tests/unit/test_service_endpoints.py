@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from service import checks
+from service import endpoints
 
 
 class Question(BaseModel):
@@ -20,14 +20,17 @@ class Answer(BaseModel):
     half: int
 
 
+HALVE = SimpleNamespace(name="halve", input_spec=Question, route="/halve")
+
+
 async def halve(number: int) -> Answer:
     return Answer(half=1 // 0 if number < 0 else number // 2)
 
 
 def ask(*messages: dict[str, Any]) -> tuple[int, Any] | None:
     """Status and JSON of the answer to a request that arrives as `messages` and then stays silent."""
-    endpoints = checks.Endpoints(None, {"/halve": SimpleNamespace(name="halve", input_spec=Question, route="/halve")})
-    endpoints.calls["halve"] = halve
+    asked = endpoints.Endpoints(None, {"/halve": HALVE})
+    asked.calls["halve"] = halve
     waiting, sent = list(messages), []
 
     async def receive() -> dict[str, Any]:
@@ -38,7 +41,7 @@ def ask(*messages: dict[str, Any]) -> tuple[int, Any] | None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(endpoints({"type": "http", "method": "POST", "path": "/halve", "headers": []}, receive, send))
+    asyncio.run(asked({"type": "http", "method": "POST", "path": "/halve", "headers": []}, receive, send))
     return (sent[0]["status"], json.loads(sent[1]["body"])) if sent else None
 
 
@@ -51,7 +54,7 @@ def test_a_body_may_come_in_pieces() -> None:
 
 
 def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(endpoints, "BODY_SECONDS", 0.05)
     assert ask(piece(b'{"number"', True)) == (408, {"error": "the body did not arrive within 0.05 s"})
 
 

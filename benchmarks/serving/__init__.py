@@ -1,0 +1,1 @@
+"""What benchmarks/service.py is made of: the models, the servers, and the load on them."""

@@ -1,15 +1,15 @@
 """The errors a user can meet, each with an exit code and a next step.
 
-    EkibenError                 1   something failed; the message says what
-    ├── UsageError              2   the command line, a parameter or the configuration is wrong
-    ├── NotFoundError           3   a model, Bento, recipe, workflow or release that is not there
-    ├── UnavailableError        4   a server or process does not answer
-    ├── IntegrityError          5   bytes are not what their digest says
-    ├── ConflictError           6   somebody else changed the same thing meanwhile
-    ├── UnsupportedError        7   a document asks for what this engine does not do
-    ├── StepError               8   a pipeline step failed for a reason of its own
-    └── NotPassedError         10   a verdict other than PASS stopped the release
-                                    (10 FAIL, 11 INCONCLUSIVE, 12 ERROR)
+EkibenError                 1   something failed; the message says what
+├── UsageError              2   the command line, a parameter or the configuration is wrong
+├── NotFoundError           3   a model, Bento, recipe, workflow or release that is not there
+├── UnavailableError        4   a server or process does not answer
+├── IntegrityError          5   bytes are not what their digest says
+├── ConflictError           6   somebody else changed the same thing meanwhile
+├── UnsupportedError        7   a document asks for what this engine does not do
+├── StepError               8   a pipeline step failed for a reason of its own
+└── NotPassedError         10   a verdict other than PASS stopped the release
+                                (10 FAIL, 11 INCONCLUSIVE, 12 ERROR)
 """
 
 

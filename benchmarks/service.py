@@ -38,7 +38,6 @@ def run(case: Case, folder: Path, seconds: float, rounds: int) -> tuple[Trained,
     """The samples of each server, by rows and connections."""
     home = folder / "store"
     home.mkdir(parents=True)
-    os.environ["BENTOML_HOME"] = str(home)
     trained = models.train(case, folder / "model", home)
     cells = [(rows, connections) for rows in case.rows for connections in CONCURRENCY]
     names = servers.available(case)

@@ -217,7 +217,7 @@ versions = [registry.resolve("digits", version) for version in ("v0", "v1")]
 print("moving", flush=True)
 while True:
     for version in versions:
-        registry.promote(version, "wandering")
+        registry.promote(version, "wandering", instead_of=registry.find(version.name, "wandering"))
 """
 
 

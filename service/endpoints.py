@@ -23,6 +23,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 1 << 20
 """Largest request body, in bytes."""
+MOST_DROPPED = 64 << 20
+"""How much of a body that is too large is read and dropped before the connection is closed on it, in bytes."""
 BODY_SECONDS = 10.0
 """How long a client may take to send a body."""
 
@@ -73,9 +75,6 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
     if kind != b"application/json":
         raise HTTPException(415, "send the header Content-Type: application/json, and JSON in the body")
     too_large = HTTPException(413, f"the body is larger than {MOST_BYTES:,} bytes; send fewer rows at once")
-    # The server has already checked that the length is a number and that the body keeps to it.
-    if int(headers.get(b"content-length", b"0")) > MOST_BYTES:
-        raise too_large
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body = message.get("body", b"")
@@ -87,14 +86,18 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
 
 
 async def _pieces(message: MutableMapping[str, Any], receive: Receive, too_large: HTTPException) -> bytes:
-    body = bytearray()
+    """The body that comes in pieces. What is too large is read on, and dropped, before it is refused: a connection that
+    is closed with bytes unread is reset, and the client would see that instead of the answer."""
+    body, size = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while True:
                 if message["type"] == "http.disconnect":
                     raise ConnectionAbortedError
-                body += message.get("body", b"")
-                if len(body) > MOST_BYTES:
+                size += len(message.get("body", b""))
+                if size <= MOST_BYTES:
+                    body += message.get("body", b"")
+                if size > MOST_DROPPED or (size > MOST_BYTES and not message.get("more_body")):
                     raise too_large
                 if not message.get("more_body"):
                     return bytes(body)

@@ -17,12 +17,14 @@ ROOT_MARKER = "bentofile.yaml"
 
 
 class Settings(BaseSettings):
-    model_config = Config(env_prefix="EKIBEN_", pyproject_toml_table_header=("tool", "ekiben"), extra="forbid")
+    model_config = Config(
+        env_prefix="EKIBEN_", pyproject_toml_table_header=("tool", "ekiben"), extra="forbid", env_ignore_empty=True
+    )
 
     project: str = Field("ekiben", description="W&B project that runs and models are logged to.")
     entity: str = Field("", description="W&B entity (team or user); empty: the API key's own default.")
     recipe: str = Field("digits", description="Recipe that commands use when none is named.")
-    port: int = Field(3000, ge=0, le=65535, description="Port of the local service, on loopback; 0 takes a free one.")
+    port: int = Field(3100, ge=0, le=65535, description="Port of the local service, on loopback; 0 takes a free one.")
     watch_seconds: float = Field(8.0, gt=0, description="How long a new release is watched before it is kept, in s.")
 
     @classmethod
@@ -34,7 +36,6 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # An empty environment variable means "not set", as it does for most tools.
         return init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls, _pyproject())
 
 

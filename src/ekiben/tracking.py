@@ -21,6 +21,12 @@ def tracker(project: Project) -> Daemon:
 
 def environment(project: Project, given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The WANDB_* variables that a process of this project needs. Starts the embedded server where it is used."""
+    if (mode := given.get("WANDB_MODE") or "online") != "online":
+        raise UsageError(
+            f"WANDB_MODE={mode}: nothing would be tracked",
+            wanted="online, with a server to fetch models back from",
+            next_step="unset WANDB_MODE; without WANDB_API_KEY the embedded tracker is used, with no network",
+        )
     state = project.state / "wandb"
     folders = {f"WANDB_{name}_DIR": str(state / name.lower()) for name in ("CACHE", "DATA", "CONFIG", "ARTIFACT")}
     settings = {
@@ -40,6 +46,8 @@ def environment(project: Project, given: Mapping[str, str] = os.environ) -> dict
     else:
         settings["WANDB_BASE_URL"] = _embedded(project)
         settings["WANDB_API_KEY"] = LOCAL_KEY
+        for name in ("NO_PROXY", "no_proxy"):
+            settings[name] = ",".join(filter(None, (given.get(name), "127.0.0.1")))
     return settings
 
 
@@ -81,6 +89,6 @@ def _listens(url: str) -> bool:
     import httpx
 
     try:
-        return httpx.get(f"{url}/healthz", timeout=2).is_success
+        return httpx.get(f"{url}/healthz", timeout=2, trust_env=False).is_success  # loopback is behind no proxy
     except (httpx.HTTPError, httpx.InvalidURL):
         return False

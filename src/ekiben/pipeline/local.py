@@ -59,6 +59,7 @@ class Result:
     nodes: tuple[Node, ...]
     folder: Path
     seconds: float
+    stopped: bool = False  # somebody asked it to end before its time
 
 
 class Engine:
@@ -102,14 +103,15 @@ class Engine:
         started = time.monotonic()
         self.folder.mkdir(parents=True)
         end = self._template(self.document.templates[self.document.entrypoint], "", {}, {})
-        phase = "Failed" if self._stopped.is_set() else end.phase
+        stopped = self._stopped.is_set()
+        phase = "Failed" if stopped else end.phase
         if self.document.on_exit:
             self._stopped.clear()  # a stopped workflow still gets its exit handler
             self.globals["workflow.status"] = phase
             handler = self._template(self.document.templates[self.document.on_exit], "onExit", {}, {})
             if phase == "Succeeded" and handler.phase in ("Failed", "Error"):
                 phase = handler.phase
-        return Result(self.name, phase, tuple(self.nodes), self.folder, time.monotonic() - started)
+        return Result(self.name, phase, tuple(self.nodes), self.folder, time.monotonic() - started, stopped)
 
     def stop(self) -> None:
         """End what runs and start nothing more, except the exit handler. May be called from a signal handler."""
@@ -121,7 +123,8 @@ class Engine:
         with self._telling:
             if event.node is not None:
                 self.nodes.append(event.node)
-            self._tell(event)
+            with contextlib.suppress(BrokenPipeError):  # nobody reads any more: the release goes on all the same
+                self._tell(event)
 
     def _template(self, template: Template, name: str, inputs: Mapping[str, str], given: Mapping[str, Path]) -> Node:
         """Run `template` as the node `name`: the names of the tasks above it and its own, joined by dots."""

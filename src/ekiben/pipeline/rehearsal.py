@@ -1,12 +1,13 @@
 """`ekiben run`: the exported document of a workflow, executed on this machine from end to end."""
 
+import contextlib
 import getpass
 import json
 import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,39 +45,54 @@ def run(
     }
     name = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = project.state / "runs" / name
-    try:
-        with locked(project.state / "run.lock", timeout=0):
-            run_env = {stages.RUN_FOLDER: str(folder), HOLDER: str(os.getpid())}
-            env = {**os.environ, **tracking.environment(project), **run_env}
-            shown = progress.display(console)
-            engine = Engine(
-                read, name=name, root=project.root, folder=folder, env=env, tell=shown.tell,
-                parameters={key: value for key, value in given.items() if key in read.arguments},
-            )  # fmt: skip
-            try:
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, lambda *_: engine.stop())
-                result = engine.run()
-            finally:
-                shown.close()
-    except ConflictError as error:
-        raise ConflictError(
-            "another `ekiben run` is at work in this project",
-            wanted="one run at a time: they would share the idle slot",
-            next_step="wait for it, or end it",
-        ) from error
+    with _alone(project):
+        platform = stages.platform(project, recipe)
+        platform.observe()
+        platform.ensure_switch()  # a port that is taken shows now, not after the training
+        run_env = {stages.RUN_FOLDER: str(folder), HOLDER: str(os.getpid())}
+        env = {**os.environ, **tracking.environment(project), **run_env}
+        shown = progress.display(console)
+        engine = Engine(
+            read, name=name, root=project.root, folder=folder, env=env, tell=shown.tell,
+            parameters={key: value for key, value in given.items() if key in read.arguments},
+        )  # fmt: skip
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: engine.stop())
+            result = engine.run()
+        finally:
+            shown.close()
     ended = summary.of(result)
-    platform = stages.platform(project, recipe)
     observed = platform.observe()
     told = ended.as_json(observed.selector, platform.url if observed.selector else "")
     write_atomically(folder / "summary.json", json.dumps(told, indent=2))
-    _show(console, ended, told, folder, stages.example(platform))
+    with contextlib.suppress(BrokenPipeError):
+        ours = observed.active is not None and observed.active.run == name
+        _show(console, ended, told, folder, stages.example(platform), ours)
     if as_json:
         sys.stdout.write(json.dumps(told) + "\n")
     return ended.exit_code
 
 
-def _show(console: Console, ended: summary.Summary, told: Mapping[str, Any], folder: Path, example: Any) -> None:
+@contextlib.contextmanager
+def _alone(project: Project) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(project.state / "run.lock", timeout=0))
+        except ConflictError as error:
+            raise ConflictError(
+                "another `ekiben run` is at work in this project",
+                wanted="one run at a time: they would share the idle slot",
+                next_step="wait for it, or end it",
+            ) from error
+        yield
+
+
+def _show(
+    console: Console, ended: summary.Summary, told: Mapping[str, Any], folder: Path, example: Any, ours: bool
+) -> None:
+    """`ours`: what is live is this run's own release."""
+
     def line(key: str, text: str) -> None:
         console.print(f"{key:<9}{text}", markup=False, highlight=False, soft_wrap=True)
 
@@ -86,7 +102,8 @@ def _show(console: Console, ended: summary.Summary, told: Mapping[str, Any], fol
     color = "green" if ended.verdict.passed else "red"
     console.print(str(ended.verdict), style=color, markup=False, highlight=False, soft_wrap=True)
     if told["active"]:
-        kept = "" if ended.exit_code == 0 else ", as before this run"
+        unjudged = ", this run's release, NOT WATCHED TO THE END: nothing was live before it"
+        kept = "" if ended.exit_code == 0 else unjudged if ours else ", as before this run"
         line("service", f"{told['url']}  ({told['active']}{kept})")
     else:
         line("service", "nothing is live")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ekiben.config import Project
-from ekiben.errors import NotFoundError
+from ekiben.errors import EkibenError, NotFoundError
 from ekiben.recipe import GOLDEN, Example, Recipe
 from ekiben.types import BentoRef, Check, ModelVersion, Outcome, Probe, Release, Verdict
 
@@ -112,15 +112,20 @@ def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
     wanted, plan = objectives(project, slo)
     slot = platform(project, candidate.name).stage(candidate, run)
     out = Path(os.environ.get(RUN_FOLDER) or tempfile.mkdtemp()) / "report"
-    report = runner.run(
-        locustfile=project.root / "loadtests" / "locustfile.py",
-        url=slot.url,
-        golden=_golden(candidate),
-        plan=plan,
-        subject=candidate,
-        out=out,
-        on_progress=lambda line: print(line, flush=True),  # noqa: T201
-    )
+    for _ in range(2):
+        report = runner.run(
+            locustfile=project.root / "loadtests" / "locustfile.py",
+            url=slot.url,
+            golden=_golden(candidate),
+            plan=plan,
+            subject=candidate,
+            out=out,
+            on_progress=lambda line: print(line, flush=True),  # noqa: T201
+        )
+        if report.valid:
+            break
+        # The generator was at fault, not the service: that says nothing about the release, so it is measured again.
+        print(f"INVALID: {report.reason}", flush=True)  # noqa: T201
     verdict = judge(report, wanted)
     write(report, verdict, out)
     return verdict, str(out)
@@ -204,9 +209,13 @@ def _promote(project: Project, release: Release) -> None:
     """Move W&B's alias to what is live already, from wherever it is: traffic has been switched, and W&B follows."""
     from ekiben.registry import PRODUCTION
 
-    tracked = registry(project)
     model = release.bento.model
-    tracked.promote(model, instead_of=tracked.find(model.name, PRODUCTION))
+    try:
+        tracked = registry(project)
+        tracked.promote(model, instead_of=tracked.find(model.name, PRODUCTION))
+    except EkibenError as error:
+        error.seen = f"traffic goes to {release.bento} in {release.slot}, but W&B's alias did not follow: {error.seen}"
+        raise
 
 
 def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:

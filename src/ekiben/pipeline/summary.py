@@ -9,6 +9,8 @@ from ekiben.pipeline.local import Node, Result
 from ekiben.types import BentoRef, Check, ModelVersion, Outcome, Probe, Verdict
 
 UNMET = ("Failed", "Error")
+STOPPED = 130
+"""Exit code of a run that was interrupted, as shells have it for Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def of(result: Result) -> Summary:
     return Summary(
         run=result.name,
         verdict=verdict,
-        exit_code=_exit_code(verdict, failed),
+        exit_code=STOPPED if result.stopped else _exit_code(verdict, failed),
         model=_read(ModelVersion, outputs, "model"),
         bento=_read(BentoRef, outputs, "bento"),
         probe=sum(probes[1:], probes[0]) if probes else None,
@@ -71,14 +73,15 @@ def of(result: Result) -> Summary:
 
 
 def _verdict(result: Result, failed: Node | None, verdicts: list[str]) -> Verdict:
+    if result.stopped:
+        steps = ", ".join(node.name for node in result.nodes if node.phase == "Error") or "between two steps"
+        check = Check(name="run", outcome=Outcome.ERROR, seen=f"the run was stopped ({steps})", wanted="all its steps")
+        return Verdict.of([check], result.name)
     if failed is not None:
         if text := failed.outputs.get("verdict"):
             return Verdict.model_validate_json(text)
-        seen = f"step {failed.name}: {failed.message or f'exit code {failed.exit_code}'}"
-        check = Check(name="step", outcome=Outcome.ERROR, seen=seen, wanted="success")
-        return Verdict.of([check], result.name)
-    if result.phase != "Succeeded":
-        check = Check(name="run", outcome=Outcome.ERROR, seen="the run was stopped", wanted="all its steps")
+        seen = failed.message or f"exit code {failed.exit_code}"
+        check = Check(name="step", outcome=Outcome.ERROR, seen=seen, wanted=f"step {failed.name} to succeed")
         return Verdict.of([check], result.name)
     given = [Verdict.model_validate_json(text) for text in verdicts]
     checks = [check for verdict in given for check in verdict.checks]

@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+from pydantic import ValidationError
 
 from ekiben.errors import ConflictError, EkibenError, NotFoundError, UnavailableError, UsageError
 from ekiben.files import locked, write_atomically
@@ -87,7 +88,7 @@ class LocalPlatform:
         running = frozenset(slot for slot in SLOTS if self._servers[slot].alive)
         ready = {slot for slot in running if state.slots[slot].up and self._answers(slot, state.slots[slot].address)}
         held = frozenset(slot for slot in SLOTS if _alive(state.slots[slot].claim))
-        return Observed(**dict(state), running=running, ready=frozenset(ready), held=held)
+        return Observed(**dict(state), running=running, ready=frozenset(ready), held=held, listening=self._switch.alive)
 
     def history(self) -> list[Release]:
         """What was made live, the newest last, rollbacks included."""
@@ -104,7 +105,7 @@ class LocalPlatform:
         ConflictError while somebody else who is alive holds the slot; NotFoundError when the store has no such Bento;
         UnavailableError when it does not become ready.
         """
-        self._ensure_switch()
+        self.ensure_switch()
         self._reach(Staged(bento, self._claim(claim)))
         state = self._read()
         slot = state.selector if state.active and state.selector and state.active.bento == bento else state.idle
@@ -124,7 +125,7 @@ class LocalPlatform:
                 wanted=str(release.bento),
                 next_step="stage it again",
             )
-        self._ensure_switch()
+        self.ensure_switch()
         self._reach(wanted)
         self._verify()
 
@@ -134,7 +135,7 @@ class LocalPlatform:
         NotFoundError when there was none; ConflictError when a candidate of somebody who is alive took its slot.
         """
         live = self._read().active
-        self._ensure_switch()
+        self.ensure_switch()
         self._reach(RolledBack(live.bento if live else None, by, datetime.now(UTC), self._claim(by)))
         self._verify()
         active = self._read().active
@@ -150,7 +151,7 @@ class LocalPlatform:
         if self._read().selector is None:
             return
         self._reach(Serving())
-        self._ensure_switch()
+        self.ensure_switch()
         self._verify()
 
     def down(self) -> None:
@@ -260,7 +261,8 @@ class LocalPlatform:
 
     # ---- the switch
 
-    def _ensure_switch(self) -> None:
+    def ensure_switch(self) -> None:
+        """The switch runs, on its port. UsageError when somebody else has that port."""
         with locked(self.folder / "switch.lock", timeout=START_SECONDS):
             port = self._port or urlsplit(self._switch.url).port or free_port()
             url = f"http://127.0.0.1:{port}"
@@ -269,6 +271,7 @@ class LocalPlatform:
             self._switch.wait_ready(lambda: _listens(port), START_SECONDS)
 
     def _start_switch(self, port: int, url: str) -> None:
+        self._switch.stop(grace=2)  # it may run on a port that was set before, or without its record
         for _ in range(20):  # one that was just killed may still be letting go of it
             if port_is_free(port):
                 break
@@ -279,7 +282,6 @@ class LocalPlatform:
                 wanted=f"the port on 127.0.0.1 where {self.service} listens",
                 next_step="end that process, or set another: EKIBEN_PORT or `port` in [tool.ekiben]",
             )
-        self._switch.stop(grace=2)  # it may run on a port that was set before
         command = [sys.executable, "-m", "ekiben.platforms.switch", str(self.state_path), "--port", str(port)]
         self._switch.start(command, url=url, env=dict(os.environ), cwd=self.folder)
 
@@ -313,7 +315,7 @@ class LocalPlatform:
             return ServiceState(service=self.service)
         except ValueError as error:
             raise EkibenError(
-                f"{self.state_path} cannot be read: {error}",
+                f"{self.state_path} cannot be read: {_first(error)}",
                 wanted="the state as ekiben writes it",
                 next_step="bring the file back from a copy, or `ekiben down` and remove the folder to start anew",
             ) from None
@@ -334,6 +336,10 @@ class LocalPlatform:
             raise UsageError(f"{HOLDER} names process {pid}, which does not run", wanted="the pid of a run") from None
         mine = [slot.claim for slot in self._read().slots.values() if slot.claim.endswith(holder)]
         return mine[0] if mine else f"{who} {holder}"
+
+
+def _first(error: ValueError) -> str:
+    return str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
 
 
 def _alive(claim: str) -> bool:

@@ -12,10 +12,10 @@ def status(seen: Observed, url: str) -> str:
     if seen.active is None:
         return f"{seen.service}: nothing is live"
     live = seen.active
-    health = "" if seen.selector in seen.ready else "  NOT READY: run `ekiben up`"
+    health = "" if seen.selector in seen.ready and seen.listening else "  NOT READY: run `ekiben up`"
     lines = [
         f"{seen.service}: {live.bento} is live in {live.slot}, since {_at(live.time)}, by {live.by}{health}",
-        f"{'listens':<9}{url}",
+        f"{'listens':<9}{url if seen.listening else 'nowhere: the switch does not run'}",
         f"{'model':<9}{live.bento.model}  {live.bento.model.digest}",
     ]
     for slot in SLOTS:

@@ -158,3 +158,4 @@ class Observed(ServiceState):
     running: frozenset[Slot] = frozenset()  # has a process, or pods
     ready: frozenset[Slot] = frozenset()  # and is up and answers where the state says
     held: frozenset[Slot] = frozenset()  # claimed by somebody who is alive
+    listening: bool = True  # what sends traffic to the live slot is there

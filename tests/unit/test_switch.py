@@ -122,6 +122,8 @@ class Switch:
     def listens(self) -> bool:
         try:
             self.connect().close()
+        except ConnectionResetError:
+            return True  # it took the connection, and with nothing live it closed it before connect() returned
         except ConnectionRefusedError:
             return False
         return True

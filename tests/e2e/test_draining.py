@@ -106,6 +106,7 @@ def test_nothing_is_lost_when_a_service_stops_under_load(project: Path, tmp_path
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_nothing_is_lost_when_a_service_stops_under_load_twenty_times(project: Path, tmp_path: Path) -> None:
     stop_often(project, tmp_path, times=20)
 

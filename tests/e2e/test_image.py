@@ -1,0 +1,246 @@
+"""A Bento's image, built, pushed and run for real: by Buildah, to a registry, as a numeric user on a read-only root."""
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sklearn.datasets import load_digits
+
+from ekiben.types import ImageRef
+from tests.e2e import base_image
+from tests.e2e.packaging_world import Clone
+from tests.e2e.packaging_world import world as make_world
+
+pytestmark = pytest.mark.timeout(900)
+ROWS = load_digits().data[:100].tolist()
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    base_image.require()
+    folder = tmp_path_factory.mktemp("image")
+    with make_world(folder) as world:
+        made = world.clone("project")
+        yield replace(made, env={**made.env, **base_image.storage(folder)})
+
+
+@pytest.fixture(scope="module")
+def base(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return base_image.make(tmp_path_factory.mktemp("base"), clone.env)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a registry on loopback: the reference implementation, as the distribution packages it."""
+    program = shutil.which("docker-registry") or shutil.which("registry")
+    if program is None:
+        yield ""
+        return
+    folder = tmp_path_factory.mktemp("registry")
+    port = _free_port()
+    config = {
+        "version": 0.1, "http": {"addr": f"127.0.0.1:{port}"},
+        "storage": {"filesystem": {"rootdirectory": str(folder)}},
+    }  # fmt: skip
+    (folder / "config.yml").write_text(json.dumps(config))
+    process = subprocess.Popen(
+        [program, "serve", str(folder / "config.yml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        _wait(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/").status == 200)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def built(clone: Clone, base: str, registry: str) -> dict[str, Any]:
+    """What `ekiben image` says of the image that it built, and pushed where there is a registry."""
+    tag = clone.json("build", "digits:v0")["tag"]
+    flags = ["--push", "--repository", f"{registry}/team/digits"] if registry else []
+    return clone.json("image", tag, "--base", base, "--engine", "buildah", *flags)
+
+
+def test_the_digest_is_the_registrys(registry: str, built: dict[str, Any]) -> None:
+    if not registry:
+        pytest.skip("not installed: docker-registry")
+    ref = ImageRef.model_validate({key: value for key, value in built.items() if key != "sbom"})
+    asked = urllib.request.Request(
+        f"http://{registry}/v2/team/digits/manifests/{ref.bento.version}",
+        method="HEAD",
+        headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
+    )
+    with urllib.request.urlopen(asked) as answer:
+        assert answer.headers["Docker-Content-Digest"] == ref.digest
+    assert str(ref) == f"{registry}/team/digits@{ref.digest}"
+
+
+def test_the_image_says_where_it_comes_from_and_who_runs_it(clone: Clone, built: dict[str, Any], base: str) -> None:
+    image = json.loads(_buildah(clone, "inspect", "--type", "image", _image(built)))
+    config = image["OCIv1"]["config"]
+    labels = config["Labels"]
+    assert labels["wandb.version"] == "local/ekiben/digits:v0"
+    assert labels["wandb.digest"] == built["bento"]["model"]["digest"]
+    assert labels["ekiben.content-digest"] == built["bento"]["digest"]
+    assert labels["org.opencontainers.image.version"] == built["bento"]["version"]
+    assert labels["org.opencontainers.image.revision"] == clone.git("rev-parse", "HEAD")
+    assert labels["org.opencontainers.image.base.name"] == base
+    assert config["User"] == "10001:10001"
+    assert config["ExposedPorts"] == {"3000/tcp": {}}
+
+
+def test_the_sbom_lists_what_is_installed(clone: Clone, built: dict[str, Any]) -> None:
+    document = json.loads(Path(built["sbom"]).read_text())
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.5")
+    refs = [component["bom-ref"] for component in document["components"]]
+    assert len(refs) == len(set(refs))
+    with _root(clone, built) as root:
+        installed = {path.name.removesuffix(".dist-info") for path in root.glob("opt/venv/lib/python3*/*/*.dist-info")}
+    listed = {
+        f"{component['name'].replace('-', '_').replace('.', '_').lower()}-{component['version']}"
+        for component in document["components"]
+        if component["purl"].startswith("pkg:pypi/")
+    }
+    assert listed == {name.replace(".", "_", name.rpartition("-")[0].count(".")).lower() for name in installed}
+    assert not any(name.startswith(("pip-", "setuptools-")) for name in installed)
+    assert any(ref.startswith("pkg:deb/debian/python3-minimal@") for ref in refs)
+
+
+def test_as_a_numeric_user_on_a_read_only_root_it_answers_as_the_exported_folder(
+    clone: Clone, built: dict[str, Any], tmp_path: Path
+) -> None:
+    tag = f"{built['bento']['name']}:{built['bento']['version']}"
+    exported = tmp_path / "exported"
+    clone.python("import sys, bentoml; bentoml.export_bento(sys.argv[1], sys.argv[2], 'folder')", tag, str(exported))
+    home = {"BENTOML_HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    outside = [sys.executable, "-m", "bentoml", "serve", str(exported), "--host", "127.0.0.1"]
+    with _serving(outside, {**os.environ, **home}) as port:
+        wanted = _predict(port)
+    with _root(clone, built) as root:
+        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # every container engine writes this
+        image = json.loads(_buildah(clone, "inspect", "--type", "image", _image(built)))["OCIv1"]["config"]
+        user = image["User"]
+        # A mount of its own for the root, so that it can be read-only; /tmp is what Kubernetes would give as emptyDir.
+        script = (
+            'mount --bind "$1" "$1" && mount -t tmpfs -o mode=1777 tmpfs "$1/tmp" && mount -t proc proc "$1/proc"'
+            ' && mount -o remount,bind,ro "$1" && root="$1" && shift'
+            ' && exec /usr/sbin/chroot --userspec="$0" "$root" "$@"'
+        )
+        refused = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script, user, str(root), "/usr/bin/touch", "/opt/x", "/bento/x", "/x"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert refused.stderr.count("Read-only file system") == 3, refused.stderr
+        command = ["unshare", "--mount", "sh", "-c", script, user, str(root), *image["Entrypoint"]]
+        env = dict(line.split("=", 1) for line in image["Env"])
+        # OpenBLAS takes its kernels by the CPU or by these; other kernels give other last bits.
+        env |= {key: value for key, value in os.environ.items() if key.startswith("OPENBLAS_")}
+        with _serving([*command, "--host", "127.0.0.1"], env, user=int(user.partition(":")[0])) as port:
+            assert _predict(port) == wanted
+
+
+def test_the_same_bento_makes_the_same_layers(clone: Clone, base: str, built: dict[str, Any]) -> None:
+    tag = f"{built['bento']['name']}:{built['bento']['version']}"
+    again = clone.json("image", tag, "--base", base, "--engine", "buildah")
+    assert _layers(clone, again) == _layers(clone, built)
+
+
+def test_a_dry_run_prints_and_does_nothing(clone: Clone, built: dict[str, Any]) -> None:
+    tag = f"{built['bento']['name']}:{built['bento']['version']}"
+    said = clone.ekiben(
+        "image", tag, "--dry-run", "--repository", "registry.example/x", "--push", "--engine", "buildah"
+    )
+    assert "FROM python:3." in said
+    assert "\nUSER 10001:10001\n" in said
+    assert "buildah push --digestfile CONTEXT/digest registry.example/x:" in said
+
+
+def _image(built: dict[str, Any]) -> str:
+    return f"{built['repository']}:{built['bento']['version']}"
+
+
+def _buildah(clone: Clone, *args: str) -> str:
+    done = subprocess.run(["buildah", *args], env=clone.env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _layers(clone: Clone, built: dict[str, Any]) -> Any:
+    return json.loads(_buildah(clone, "inspect", "--type", "image", _image(built)))["OCIv1"]["rootfs"]
+
+
+@contextmanager
+def _root(clone: Clone, built: dict[str, Any]) -> Iterator[Path]:
+    container = _buildah(clone, "from", "--pull-never", _image(built))
+    try:
+        yield Path(_buildah(clone, "mount", container))
+    finally:
+        _buildah(clone, "rm", container)
+
+
+@contextmanager
+def _serving(command: list[str], env: dict[str, str], user: int | None = None) -> Iterator[int]:
+    port = _free_port()
+    process = subprocess.Popen(
+        [*command, "--port", str(port)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        _wait(lambda: process.poll() is not None or _get(port, "/readyz") == 200)
+        assert process.poll() is None, process.communicate()[0]
+        if user is not None:
+            assert Path(f"/proc/{process.pid}").stat().st_uid == user
+        yield port
+    finally:
+        # At once: how a service ends is tested with the service. BentoML's worker is in a session of its own.
+        if process.poll() is None:
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
+        process.communicate(timeout=30)
+
+
+def _predict(port: int) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", "/predict", json.dumps({"rows": ROWS}), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status == 200
+    return answer.read()
+
+
+def _get(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", path)
+    return connection.getresponse().status
+
+
+def _wait(seen: Any, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if seen():
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.1)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

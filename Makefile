@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VENV_TORCH ?= .venv-torch
 
 .DEFAULT_GOAL := help
-.PHONY: help run test contract test-torch lint ci golden bench bench-torch soak clean
+.PHONY: help run test contract test-image test-torch lint ci golden bench bench-torch soak clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -20,6 +20,9 @@ test: $(VENV)/.dev ## all tests; what is not installed is skipped, and said
 contract: $(VENV)/.dev $(VENV)/oldest/.ready ## the tracker's contract with the oldest supported wandb client
 	EKIBEN_CLIENT_PYTHON=$(abspath $(VENV)/oldest/bin/python) $(BIN)/python -m pytest tests/contract $(PYTEST_ARGS)
 
+test-image: $(VENV)/.dev ## the tests that build images; they need buildah and debootstrap
+	$(BIN)/python -m pytest -m image $(PYTEST_ARGS)
+
 test-torch: $(VENV_TORCH)/.dev ## the tests that need torch, in .venv-torch
 	$(VENV_TORCH)/bin/python -m pytest tests/e2e/test_digits_cnn.py $(PYTEST_ARGS)
 
@@ -29,7 +32,7 @@ lint: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ci: lint test contract test-torch ## everything that must pass before a change lands
+ci: lint test contract test-torch test-image ## everything that must pass before a change lands
 	$(MAKE) run
 	$(BIN)/ekiben down
 

@@ -24,7 +24,7 @@ from tests.e2e import base_image
 from tests.e2e.packaging_world import Clone
 from tests.e2e.packaging_world import world as make_world
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.image]
 ROWS = load_digits().data[:100].tolist()
 
 

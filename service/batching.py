@@ -1,8 +1,10 @@
 """One call of a slow model for all the requests that wait for it.
 
-BentoML's own adaptive batching (`batchable=True`) learns how long to hold a request back in the hope of more, and goes
-on with it after the others are gone: measured here, a lone client waited up to 15 times as long as without it. This one
-never waits: a request goes to the model at once if it is free, and what arrives meanwhile is the next batch.
+BentoML's own adaptive batching (`batchable=True`) learns from the load how long to hold a request back in the hope of
+more. Measured with max_latency_ms=10000 under load that came and went: with a model of 5 ms a call it was about as fast
+for 64 clients, but a client that came alone in between waited 330 to 650 ms, mostly against 7 to 50 ms with this one.
+Here nothing is held back: a request goes to the model at once if it is free, and what arrives meanwhile is the next
+batch.
 """
 
 import asyncio

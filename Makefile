@@ -6,19 +6,22 @@ BIN := $(VENV)/bin
 VENV_TORCH ?= .venv-torch
 
 .DEFAULT_GOAL := help
-.PHONY: help run test contract test-image test-torch lint ci golden bench bench-torch soak clean
+.PHONY: help run test test-journey contract test-image test-torch lint ci golden bench bench-torch soak clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 run: $(VENV)/.run ## from data to live traffic on this machine: ekiben run
 	$(BIN)/ekiben run
 
-test: $(VENV)/.dev ## all tests; what is not installed is skipped, and said
+test: $(VENV)/.dev ## the tests; what is not installed is skipped, and said
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 contract: $(VENV)/.dev $(VENV)/oldest/.ready ## the tracker's contract with the oldest supported wandb client
 	EKIBEN_CLIENT_PYTHON=$(abspath $(VENV)/oldest/bin/python) $(BIN)/python -m pytest tests/contract $(PYTEST_ARGS)
+
+test-journey: $(VENV)/.dev ## the main job end to end, with kill -9 between, and the README's commands; alone, for it measures load
+	$(BIN)/python -m pytest -m journey tests/e2e/test_journey.py $(PYTEST_ARGS)
 
 test-image: $(VENV)/.dev ## the tests that build images; they need buildah and debootstrap
 	$(BIN)/python -m pytest -m image $(PYTEST_ARGS)
@@ -32,7 +35,7 @@ lint: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ci: lint test contract test-torch test-image ## everything that must pass before a change lands
+ci: lint test test-journey contract test-torch test-image ## everything that must pass before a change lands
 	$(MAKE) run
 	$(BIN)/ekiben down
 

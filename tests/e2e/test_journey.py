@@ -21,6 +21,8 @@ import pytest
 
 from ekiben.processes import free_port
 
+pytestmark = pytest.mark.journey
+
 ROOT = Path(__file__).parents[2]
 SLO = """
 [load]

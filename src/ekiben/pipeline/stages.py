@@ -166,8 +166,9 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
         prober.wait_for(PROBED)
         probe = prober.stop()
     tracked.promote(candidate.model, instead_of=production)
-    made = {"bento": candidate.tag, "release": f"{release.service} in {release.slot}", "run": run, "by": release.by}
-    tracked.record(candidate.model, "deploy", made)
+    if release.run == run:  # not what was live already
+        made = {"bento": candidate.tag, "release": f"{release.service} in {release.slot}", "run": run, "by": release.by}
+        tracked.record(candidate.model, "deploy", made)
     return release, probe
 
 

@@ -7,6 +7,7 @@ may still ask, and BentoML stops: what is in flight finishes. A second SIGTERM c
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -76,7 +77,8 @@ def refuse_new(listener: int) -> None:
     if sys.platform != "linux":
         return
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _DROP_NEW))
-    with socket.socket(fileno=os.dup(listener)) as port:
+    # Some sandboxes allow it to root only. It is a refinement: the service must stop all the same.
+    with socket.socket(fileno=os.dup(listener)) as port, contextlib.suppress(OSError):
         port.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_NEW), ctypes.addressof(program))
         )

@@ -4,13 +4,16 @@
 downloaded. Saved with skops: no pickle.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ekiben.recipe import Evaluation, Example, Params, Recipe, Threshold
+
+if TYPE_CHECKING:
+    import numpy as np  # what only looks at the recipe, such as `ekiben build`, need not wait for it
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ def data(params: Params) -> Split:
 
 def _with_noise(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Replace a share of the labels by random wrong ones: a way to see what the gate does with a bad model."""
+    import numpy as np
+
     generator = np.random.default_rng(seed)
     wrong = generator.random(len(labels)) < share
     return np.where(wrong, (labels + generator.integers(1, 10, len(labels))) % 10, labels)

@@ -1,5 +1,6 @@
 """Which W&B server this project speaks to: the one that the environment names, or the embedded one."""
 
+import http.client
 import os
 import socket
 import sys
@@ -86,9 +87,11 @@ def _embedded(project: Project) -> str:
 
 
 def _listens(url: str) -> bool:
-    import httpx
-
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=2)
     try:
-        return httpx.get(f"{url}/healthz", timeout=2, trust_env=False).is_success  # loopback is behind no proxy
-    except (httpx.HTTPError, httpx.InvalidURL):
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()

@@ -11,7 +11,7 @@ from typing import Any
 
 from ekiben.errors import EkibenError, IntegrityError
 from ekiben.packaging import content, lineage, requirements, store
-from ekiben.packaging.lineage import CONTENT
+from ekiben.packaging.lineage import CONTENT, FILES
 from ekiben.packaging.staging import stage
 from ekiben.types import BentoRef, ModelVersion
 
@@ -26,26 +26,29 @@ def bentofile(root: Path, name: str) -> Path:
 
 
 def build(root: Path, *, name: str, service: str, model: store.Stored, version: ModelVersion) -> BentoRef:
-    """Build the Bento `name` of `service` with `model`, which is W&B's `version`; or find it.
+    """Build the Bento `name` of `service` with `model`, which `models.pull` has verified to be W&B's `version`; or
+    find it.
 
     Its version is `vN-<first 8 of the content digest>`. What has the same content is not built again, and of several
-    builds at once one builds and the others find what it built.
+    builds at once one builds and the others find what it built. IntegrityError for a Bento in the store that is no
+    longer what its label says.
     """
     with store.scratch() as scratch:
         source = scratch / "source"
         stage(root, bentofile(root, name), source, service)
         requirements.check(source)
-        digest = content.of_source(source, model.path)
+        digest = content.of_source(source, model.labels[FILES])
         ref = BentoRef(name=name, version=f"{version.version}-{digest[:8]}", digest=digest, model=version)
-        if _found(ref, model):
+        if _found(ref, model) and _content(ref, model) == digest:
             return ref
         with store.only("bento", name):
-            if _found(ref, model):
+            if _found(ref, model):  # by now: what another build makes meanwhile is seen before it is complete
+                _verify_found(ref, model)
                 return ref
             labels = {**model.labels, **lineage.of_build(root), CONTENT: digest}
             order = {"name": name, "version": ref.version, "labels": labels, "args": {"model": model.tag}}
             _run(order, source)
-        _verify(ref, model)
+            _verify_built(ref, model)
     return ref
 
 
@@ -56,7 +59,21 @@ def _found(ref: BentoRef, model: store.Stored) -> bool:
     )
 
 
-def _verify(ref: BentoRef, model: store.Stored) -> None:
+def _content(ref: BentoRef, model: store.Stored) -> str:
+    """The content digest of the Bento as it lies in the store."""
+    return content.of_bento(store.existing_bento(ref.tag).path, model.labels[FILES])
+
+
+def _verify_found(ref: BentoRef, model: store.Stored) -> None:
+    if (seen := _content(ref, model)) != ref.digest:
+        raise IntegrityError(
+            f"the Bento {ref.tag} was changed in the store: it has the content digest {seen[:12]}",
+            wanted=f"{ref.digest[:12]}, as its label says and the sources have",
+            next_step=f"bentoml delete {ref.tag}, then `ekiben build` makes it anew",
+        )
+
+
+def _verify_built(ref: BentoRef, model: store.Stored) -> None:
     built = store.bento(ref.tag)
     if built is None or store.pinned_models(built) != [model.tag]:
         raise IntegrityError(
@@ -64,7 +81,7 @@ def _verify(ref: BentoRef, model: store.Stored) -> None:
             wanted=f"[{model.tag!r}], the model that it was built with",
             next_step="declare it on the service's class: model = BentoModel(MODEL.tag)",
         )
-    if (seen := content.of_bento(built.path, model.path)) != ref.digest:
+    if (seen := _content(ref, model)) != ref.digest:
         shutil.rmtree(built.path)
         raise IntegrityError(
             f"what BentoML built has the content digest {seen[:12]}",

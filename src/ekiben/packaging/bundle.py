@@ -66,7 +66,7 @@ def _check(folder: Path, ref: BentoRef, path: str, allowed: Mapping[str, str]) -
         raise IntegrityError(f"{path} holds {len(models)} models", wanted="the one model that its service pins")
     pickles.refuse(models[0], allowed)
     labelled = store.read_yaml(folder / "bento.yaml").get("labels", {}).get(CONTENT, "")
-    computed = content.of_bento(folder, models[0])
+    computed = content.of_bento(folder, content.of_model(models[0]))
     if not computed == labelled == ref.digest:
         raise IntegrityError(
             f"{path} has the content digest {computed[:12]}, and says of itself {labelled[:12]}",

@@ -2,12 +2,12 @@
 
 It is the digest of these lines, each ending where the next begins with a newline:
 
-    ekiben content 1                the version of this definition
+    ekiben content 2                the version of this definition
     python 3.11                     the Python that the Bento asks for
     bentoml 1.4.39                  the BentoML that built it
     config <sha256>                 of the bentofile, as canonical JSON, without what only names or describes
     source <path> <sha256>          each file of the Bento's `src`, the locked requirements among them, sorted by path
-    model <path> <sha256>           each file of its model, sorted by path
+    model <sha256>                  of its model's files: `of_model`
 
 Names, versions, labels, times and places are not in it, so what has the same content has the same digest wherever and
 whenever it is built. It can be computed before a build from the sources, and after it from the Bento.
@@ -27,8 +27,8 @@ _DESCRIBES = {"name", "description", "labels", "owner", "stage", "include", "exc
 _BYTECODE = "__pycache__"  # a Bento that was served from the store has some
 
 
-def of_source(source: Path, model: Path) -> str:
-    """The digest that a Bento built from the staged folder `source` and the model in `model` will have."""
+def of_source(source: Path, model: str) -> str:
+    """The digest that a Bento built from the staged folder `source` and the model of digest `model` will have."""
     from importlib.metadata import version
 
     config = store.read_yaml(source / BENTOFILE)
@@ -37,8 +37,8 @@ def of_source(source: Path, model: Path) -> str:
     return _digest(python, version("bentoml"), config, source, model)
 
 
-def of_bento(bento: Path, model: Path) -> str:
-    """The digest of the Bento in the folder `bento` with its model in `model`."""
+def of_bento(bento: Path, model: str) -> str:
+    """The digest of the Bento in the folder `bento` with the model of digest `model`."""
     document = store.read_yaml(bento / "bento.yaml")
     python = str(document["image"]["python_version"])
     config = store.read_yaml(bento / "src" / BENTOFILE)
@@ -46,21 +46,21 @@ def of_bento(bento: Path, model: Path) -> str:
 
 
 def of_model(folder: Path) -> str:
-    """The digest of a model's files alone, without BentoML's own description of it."""
+    """The digest of a model's files: of a line `model <path> <sha256>` for each but BentoML's own description."""
     return hashlib.sha256("\n".join(_files("model", folder, skip="model.yaml")).encode()).hexdigest()
 
 
-def _digest(python: str, bentoml: str, config: Mapping[str, Any], source: Path, model: Path) -> str:
+def _digest(python: str, bentoml: str, config: Mapping[str, Any], source: Path, model: str) -> str:
     does = {key: value for key, value in config.items() if key not in _DESCRIBES}
     does["args"] = {key: value for key, value in (config.get("args") or {}).items() if key != "model"}
     canonical = json.dumps(does, sort_keys=True, default=str).encode()
     lines = [
-        "ekiben content 1",
+        "ekiben content 2",
         f"python {python}",
         f"bentoml {bentoml}",
         f"config {hashlib.sha256(canonical).hexdigest()}",
         *_files("source", source, skip=BENTOFILE),
-        *_files("model", model, skip="model.yaml"),
+        f"model {model}",
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -21,13 +21,14 @@ contract: $(VENV)/.dev $(VENV)/oldest/.ready ## the tracker's contract with the 
 	EKIBEN_CLIENT_PYTHON=$(abspath $(VENV)/oldest/bin/python) $(BIN)/python -m pytest tests/contract $(PYTEST_ARGS)
 
 test-journey: $(VENV)/.dev ## the main job end to end, with kill -9 between, and the README's commands; alone, for it measures load
-	$(BIN)/python -m pytest -m journey tests/e2e/test_journey.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m journey tests/e2e $(PYTEST_ARGS)
 
 test-image: $(VENV)/.dev ## the tests that build images; they need buildah and debootstrap
 	$(BIN)/python -m pytest -m image $(PYTEST_ARGS)
 
 test-torch: $(VENV_TORCH)/.dev ## the tests that need torch, in .venv-torch
-	$(VENV_TORCH)/bin/python -m pytest tests/e2e/test_digits_cnn.py $(PYTEST_ARGS)
+	$(VENV_TORCH)/bin/python -m pytest -m 'not soak and not image' -k 'cnn or torch' \
+		tests/e2e/test_digits_cnn.py tests/e2e/test_new.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ekiben.errors import EkibenError
+from ekiben.scaffold import Framework
 from ekiben.tracker import commands as tracker
 
 if TYPE_CHECKING:
@@ -46,6 +47,27 @@ def run(
 
     code = rehearsal.run(_project(), workflow, recipe, _pairs("--param", param or []), slo or [], as_json=as_json)
     raise typer.Exit(code)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the model, such as wine_quality.")],
+    framework: Annotated[Framework, typer.Option(help="What it is made with.")] = Framework.SKLEARN,
+    here: Annotated[bool, typer.Option("--here", help="Start a project in a folder that is not empty.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files only.")] = False,
+) -> None:
+    """Write recipe, service and test of a new model, ready to run; in an empty folder, with a project around it.
+
+    Example: ekiben new wine --framework torch
+    """
+    from pathlib import Path
+
+    from ekiben.scaffold import plan, show, write
+
+    planned = plan.plan(Path.cwd(), name, framework, here=here)
+    if not dry_run:
+        write.write(planned)
+    _out(show.told(planned, written=not dry_run))
 
 
 @app.command()

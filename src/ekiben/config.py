@@ -51,7 +51,7 @@ def find_root(start: Path) -> Path:
     raise NotFoundError(
         f"no {ROOT_MARKER} in {start} or above it",
         wanted="a project's root: the folder that holds bentofile.yaml, bentos/, service/, workflows/, loadtests/",
-        next_step="change into your project's folder",
+        next_step="change into your project's folder, or start one: `ekiben new NAME` in an empty folder",
     )
 
 

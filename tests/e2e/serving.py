@@ -3,11 +3,12 @@
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,16 @@ class Reply:
     @property
     def json(self) -> dict:
         return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A project, a BENTOML_HOME with a Bento of it, and that Bento's exported folder."""
+
+    project: Path
+    home: Path
+    tag: str
+    exported: Path
 
 
 def bentoml(home: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -98,6 +109,41 @@ def serving(home: Path, *arguments: str, cwd: Path) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def pack(folder: Path, name: str, files: Path) -> Packed:
+    """A copy of this project with the model `name`:v1 of those files, and its Bento by plain `bentoml build`."""
+    project, home, exported = folder / "project", folder / "home", folder / "exported"
+    for part in ("service", "bentos"):
+        shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+    own = ROOT / "bentos" / name / "bentofile.yaml"
+    shutil.copy(own if own.is_file() else ROOT / "bentofile.yaml", project / "bentofile.yaml")
+    (project / ".env").write_text("secret")
+    home.mkdir()
+    python(home, IMPORT, f"{name}:v1", str(files), "1" * 32)
+    tag = build(home, project)
+    python(home, EXPORT, tag, str(exported))
+    return Packed(project, home, tag, exported)
+
+
+@contextmanager
+def three_ways(packed: Packed, service: str, model: str) -> Iterator[dict[str, Server]]:
+    """The Bento as it was exported, from the store and from its source, each with a copy of the store of its own."""
+    folder = packed.home.parent
+
+    def store(name: str) -> Path:
+        return Path(shutil.copytree(packed.home, folder / name))
+
+    source = (service, "--arg", f"model={model}")
+    with ExitStack() as stack:
+        started = {
+            "exported": stack.enter_context(serving(folder / "empty", str(packed.exported), cwd=folder)),
+            "store": stack.enter_context(serving(store("by-tag"), packed.tag, cwd=folder)),
+            "source": stack.enter_context(serving(store("by-source"), *source, cwd=packed.project)),
+        }
+        for server in started.values():
+            wait_ready(server)
+        yield started
 
 
 def wait_ready(server: Server) -> None:

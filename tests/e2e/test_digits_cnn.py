@@ -8,77 +8,33 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
 pytest.importorskip("torch", reason="needs torch, which the base installation leaves out: make test-torch")
 
-from bentos.digits_cnn.recipe import RECIPE, Model
+from bentos.digits_cnn.recipe import RECIPE
 from ekiben.processes import free_port
-from tests.e2e.serving import (
-    EXPORT,
-    IMPORT,
-    ROOT,
-    Server,
-    answers,
-    build,
-    python,
-    serving,
-    wait_ready,
-)
+from tests.e2e import golden
+from tests.e2e.serving import IMPORT, ROOT, Packed, Server, answers, pack, python, serving, three_ways, wait_ready
 
 PARAMS = RECIPE.with_params({})
 SPLIT = RECIPE.data(PARAMS)
 IMAGES = SPLIT.test_x
 
 
-@dataclass(frozen=True)
-class World:
-    project: Path
-    home: Path
-    tag: str
-    exported: Path
-    model: Model
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    return pack(tmp_path_factory.mktemp("cnn"), "digits_cnn", golden.weights("digits_cnn"))
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("cnn")
-    project, home, files = folder / "project", folder / "home", folder / "files"
-    for name in ("service", "bentos"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (project / ".env").write_text("secret")
-    files.mkdir()
-    home.mkdir()
-    model = RECIPE.train(SPLIT, PARAMS)
-    RECIPE.save(model, SPLIT, files)
-    python(home, IMPORT, "digits_cnn:v1", str(files), "1" * 32)
-    tag = build(home, project, "-f", "bentos/digits_cnn/bentofile.yaml")
-    python(home, EXPORT, tag, str(folder / "exported"))
-    return World(project, home, tag, folder / "exported", model)
-
-
-@pytest.fixture(scope="module")
-def servers(world: World) -> Iterator[dict[str, Server]]:
-    def store(name: str) -> Path:
-        return Path(shutil.copytree(world.home, world.home.parent / name))
-
-    source = ("service.digits_cnn:DigitsCNN", "--arg", "model=digits_cnn:v1")
-    with ExitStack() as stack:
-        started = {
-            "exported": stack.enter_context(serving(world.home.parent / "empty", str(world.exported), cwd=world.home)),
-            "store": stack.enter_context(serving(store("by-tag"), world.tag, cwd=world.home)),
-            "source": stack.enter_context(serving(store("by-source"), *source, cwd=world.project)),
-        }
-        for server in started.values():
-            wait_ready(server)
+def servers(world: Packed) -> Iterator[dict[str, Server]]:
+    with three_ways(world, "service.digits_cnn:DigitsCNN", "digits_cnn:v1") as started:
         yield started
 
 
@@ -87,32 +43,27 @@ def server(servers: dict[str, Server]) -> Server:
     return servers["exported"]
 
 
-def test_training_is_good_repeatable_and_stops_early(world: World) -> None:
-    evaluation = RECIPE.evaluate(world.model, SPLIT)
+def test_training_is_good_repeatable_and_stops_early() -> None:
+    model = RECIPE.train(SPLIT, PARAMS)
+    evaluation = RECIPE.evaluate(model, SPLIT)
     assert evaluation.metrics["accuracy"] >= 0.98
     losses = [epoch["validation_loss"] for epoch in evaluation.history]
     assert len(losses) < PARAMS["epochs"] and losses.index(min(losses)) == len(losses) - 1 - PARAMS["patience"]
     again = RECIPE.train(SPLIT, PARAMS)
-    assert again.history == world.model.history
-    pairs = zip(world.model.network.state_dict().values(), again.network.state_dict().values(), strict=True)
+    assert again.history == model.history
+    pairs = zip(model.network.state_dict().values(), again.network.state_dict().values(), strict=True)
     assert all(one.equal(other) for one, other in pairs)
 
 
-def test_answers_are_the_same_bit_for_bit_however_they_are_served(
-    servers: dict[str, Server], world: World, tmp_path: Path
+def test_answers_are_the_same_bit_for_bit_however_they_are_served_and_as_the_golden_file_has_them(
+    servers: dict[str, Server],
 ) -> None:
-    # The file is made here, by the model as it was trained: another processor may round otherwise.
-    golden = tmp_path / "answers.json"
-    rows = [IMAGES, *(image[None] for image in IMAGES)]
-    golden.write_text(json.dumps([world.model.predict_proba(each).tolist() for each in rows]))
-    served = {way: answers(server, IMAGES) for way, server in servers.items()}
-    assert len(set(served.values())) == 1
-    assert [json.loads(line)["probabilities"] for line in served["source"].splitlines()] == json.loads(
-        golden.read_text()
-    )
+    served = {answers(server, IMAGES) for server in servers.values()}
+    assert len(served) == 1
+    golden.check("digits_cnn", served.pop())
 
 
-def test_answers_and_metrics_name_model_and_bento(servers: dict[str, Server], world: World) -> None:
+def test_answers_and_metrics_name_model_and_bento(servers: dict[str, Server], world: Packed) -> None:
     for way, tag in (("exported", world.tag), ("store", world.tag), ("source", "")):
         reply = servers[way].predict(IMAGES[:1].tolist())
         assert reply.headers["x-model-version"] == "digits_cnn:v1"
@@ -122,7 +73,7 @@ def test_answers_and_metrics_name_model_and_bento(servers: dict[str, Server], wo
 
 
 def test_requests_that_wait_for_a_slow_model_are_merged_and_each_gets_its_own_answer(
-    world: World, tmp_path: Path
+    world: Packed, tmp_path: Path
 ) -> None:
     model = RECIPE.train(SPLIT, RECIPE.with_params({"width": "64", "hidden": "4096", "epochs": "1"}))
     (tmp_path / "files").mkdir()
@@ -164,26 +115,25 @@ def test_the_log_holds_no_input_and_no_traceback(server: Server) -> None:
     assert "Traceback" not in log and "777.125" not in log
 
 
-def test_bento_holds_only_its_own_service_and_needs_what_runs_here(world: World) -> None:
+def test_bento_holds_only_its_own_service_and_needs_what_runs_here(world: Packed) -> None:
     source = world.home / "bentos" / world.tag.replace(":", "/") / "src"
     held = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     described = yaml.safe_load((ROOT / "bentos/digits_cnn/bentofile.yaml").read_text())
-    assert held - {"bentofile.yaml", "bentos/digits_cnn/bentofile.yaml"} == set(described["include"])
+    assert held - {"bentofile.yaml"} == set(described["include"])
     assert "service/digits.py" not in held
     packages = described["python"]["packages"]
     names = [package.partition("=")[0] for package in packages]
     assert packages == [f"{name}=={version(name).partition('+')[0]}" for name in names]
 
 
-def test_gpu_is_used_where_there_is_one(server: Server, world: World) -> None:
+def test_gpu_is_used_where_there_is_one(server: Server) -> None:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     assert f"digits_cnn runs on {device}" in server.log.read_text()
     if device == "cpu":
         pytest.skip("torch finds no GPU here; the service said that it runs on the CPU")
-    answer = server.predict(IMAGES.tolist()).json
-    np.testing.assert_allclose(answer["probabilities"], world.model.predict_proba(IMAGES), rtol=0, atol=1e-5)
+    golden.check("digits_cnn", answers(server, IMAGES))
 
 
 def test_journey_twice_the_same_training_is_the_same_release(tmp_path: Path) -> None:

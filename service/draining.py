@@ -34,6 +34,11 @@ _DROP_NEW = (
     (0x06, 0, 0, 0xFFFFFFFF),  # no: keep
 )
 
+# For whom that is not allowed: the least "time to live" that a packet must have left (IP_MINTTL, IPV6_MINHOPCOUNT).
+# No client's has the highest: systems send with 64 or 128.
+_MOST_HOPS = 255
+_LEAST_HOPS = {socket.AF_INET: (socket.IPPROTO_IP, 21), socket.AF_INET6: (socket.IPPROTO_IPV6, 73)}
+
 Sending = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
@@ -77,8 +82,12 @@ def refuse_new(listener: int) -> None:
     if sys.platform != "linux":
         return
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _DROP_NEW))
-    # Some sandboxes allow it to root only. It is a refinement: the service must stop all the same.
-    with socket.socket(fileno=os.dup(listener)) as port, contextlib.suppress(OSError):
-        port.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_NEW), ctypes.addressof(program))
-        )
+    drop_new = struct.pack("HP", len(_DROP_NEW), ctypes.addressof(program))
+    with socket.socket(fileno=os.dup(listener)) as port:
+        try:
+            port.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, drop_new)
+        except OSError:  # newer kernels let only root do it
+            # Unlike the filter it also stops whoever is half connected at this very moment. It is a refinement: where
+            # even that is refused, the service must stop all the same.
+            with contextlib.suppress(OSError, KeyError):
+                port.setsockopt(*_LEAST_HOPS[port.family], _MOST_HOPS)

@@ -23,7 +23,7 @@ contract: $(VENV)/.dev $(VENV)/oldest/.ready ## the tracker's contract with the 
 test-journey: $(VENV)/.dev ## the main job end to end, with kill -9 between, and the README's commands; alone, for it measures load
 	$(BIN)/python -m pytest -m journey tests/e2e $(PYTEST_ARGS)
 
-test-image: $(VENV)/.dev ## the tests that build images; they need buildah and debootstrap
+test-image: $(VENV)/.dev ## the tests that build images; skipped without root, buildah and debootstrap
 	$(BIN)/python -m pytest -m image $(PYTEST_ARGS)
 
 test-torch: $(VENV_TORCH)/.dev ## the tests that need torch, in .venv-torch
@@ -36,7 +36,7 @@ lint: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ci: lint test test-journey contract test-torch ## everything that must pass before a change lands
+ci: lint test test-journey contract test-image test-torch ## everything that must pass before a change lands
 	$(MAKE) run
 	$(BIN)/ekiben down
 

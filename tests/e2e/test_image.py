@@ -1,31 +1,48 @@
 """A Bento's image, built, pushed and run for real: by Buildah, to a registry, as a numeric user on a read-only root."""
 
-import http.client
+import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from sklearn.datasets import load_digits
 
+from ekiben.processes import free_port
 from ekiben.types import ImageRef
-from tests.e2e import base_image
+from tests.e2e import base_image, golden
 from tests.e2e.packaging_world import Clone
 from tests.e2e.packaging_world import world as make_world
+from tests.e2e.serving import EXPORT, Packed, Server, answers, three_ways, wait_ready
+from tests.e2e.test_draining import stop_under_load
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.image]
-ROWS = load_digits().data[:100].tolist()
+USER = 10001
+
+
+@dataclass(frozen=True)
+class Confined:
+    """How to run something in the image as a container engine would: `command` comes before it."""
+
+    command: list[str]
+    entrypoint: list[str]
+    env: dict[str, str]
+
+
+# A mount of its own for the root, so that it can be read-only; /tmp is what Kubernetes would give as emptyDir.
+CONFINE = (
+    'mount --bind "$1" "$1" && mount -t tmpfs -o mode=1777 tmpfs "$1/tmp" && mount -t proc proc "$1/proc"'
+    ' && mount -o remount,bind,ro "$1" && root="$1" && shift'
+    ' && exec /usr/sbin/chroot --userspec="$0" "$root" "$@"'
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +67,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield ""
         return
     folder = tmp_path_factory.mktemp("registry")
-    port = _free_port()
+    port = free_port()
     config = {
         "version": 0.1, "http": {"addr": f"127.0.0.1:{port}"},
         "storage": {"filesystem": {"rootdirectory": str(folder)}},
@@ -73,6 +90,24 @@ def built(clone: Clone, base: str, registry: str) -> dict[str, Any]:
     tag = clone.json("build", "digits:v0")["tag"]
     flags = ["--push", "--repository", f"{registry}/team/digits"] if registry else []
     return clone.json("image", tag, "--base", base, "--engine", "buildah", *flags)
+
+
+@pytest.fixture(scope="module")
+def confined(clone: Clone, built: dict[str, Any]) -> Iterator[Confined]:
+    image = json.loads(_buildah(clone, "inspect", "--type", "image", _image(built)))["OCIv1"]["config"]
+    with _root(clone, built) as root:
+        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # every container engine writes this
+        env = dict(line.split("=", 1) for line in image["Env"])
+        # OpenBLAS takes its kernels by the CPU or by these; other kernels give other last bits.
+        env |= {key: value for key, value in os.environ.items() if key.startswith("OPENBLAS_")}
+        command = ["unshare", "--mount", "sh", "-c", CONFINE, image["User"], str(root)]
+        yield Confined(command, image["Entrypoint"], env)
+
+
+@pytest.fixture(scope="module")
+def running(confined: Confined, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with _serving(confined, tmp_path_factory.mktemp("running")) as server:
+        yield server
 
 
 def test_the_digest_is_the_registrys(registry: str, built: dict[str, Any]) -> None:
@@ -99,7 +134,7 @@ def test_the_image_says_where_it_comes_from_and_who_runs_it(clone: Clone, built:
     assert labels["org.opencontainers.image.version"] == built["bento"]["version"]
     assert labels["org.opencontainers.image.revision"] == clone.git("rev-parse", "HEAD")
     assert labels["org.opencontainers.image.base.name"] == base
-    assert config["User"] == "10001:10001"
+    assert config["User"] == f"{USER}:{USER}"
     assert config["ExposedPorts"] == {"3000/tcp": {}}
 
 
@@ -120,38 +155,34 @@ def test_the_sbom_lists_what_is_installed(clone: Clone, built: dict[str, Any]) -
     assert any(ref.startswith("pkg:deb/debian/python3-minimal@") for ref in refs)
 
 
-def test_as_a_numeric_user_on_a_read_only_root_it_answers_as_the_exported_folder(
-    clone: Clone, built: dict[str, Any], tmp_path: Path
+def test_the_image_answers_bit_for_bit_as_every_other_way_and_as_the_golden_file_has_it(
+    clone: Clone, built: dict[str, Any], running: Server, tmp_path: Path
 ) -> None:
     tag = f"{built['bento']['name']}:{built['bento']['version']}"
     exported = tmp_path / "exported"
-    clone.python("import sys, bentoml; bentoml.export_bento(sys.argv[1], sys.argv[2], 'folder')", tag, str(exported))
-    home = {"BENTOML_HOME": str(tmp_path / "home")}
-    (tmp_path / "home").mkdir()
-    outside = [sys.executable, "-m", "bentoml", "serve", str(exported), "--host", "127.0.0.1"]
-    with _serving(outside, {**os.environ, **home}) as port:
-        wanted = _predict(port)
-    with _root(clone, built) as root:
-        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # every container engine writes this
-        image = json.loads(_buildah(clone, "inspect", "--type", "image", _image(built)))["OCIv1"]["config"]
-        user = image["User"]
-        # A mount of its own for the root, so that it can be read-only; /tmp is what Kubernetes would give as emptyDir.
-        script = (
-            'mount --bind "$1" "$1" && mount -t tmpfs -o mode=1777 tmpfs "$1/tmp" && mount -t proc proc "$1/proc"'
-            ' && mount -o remount,bind,ro "$1" && root="$1" && shift'
-            ' && exec /usr/sbin/chroot --userspec="$0" "$root" "$@"'
-        )
-        refused = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", script, user, str(root), "/usr/bin/touch", "/opt/x", "/bento/x", "/x"],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        assert refused.stderr.count("Read-only file system") == 3, refused.stderr
-        command = ["unshare", "--mount", "sh", "-c", script, user, str(root), *image["Entrypoint"]]
-        env = dict(line.split("=", 1) for line in image["Env"])
-        # OpenBLAS takes its kernels by the CPU or by these; other kernels give other last bits.
-        env |= {key: value for key, value in os.environ.items() if key.startswith("OPENBLAS_")}
-        with _serving([*command, "--host", "127.0.0.1"], env, user=int(user.partition(":")[0])) as port:
-            assert _predict(port) == wanted
+    clone.python(EXPORT, tag, str(exported))
+    home = Path(shutil.copytree(clone.home, tmp_path / "home"))
+    with three_ways(Packed(clone.root, home, tag, exported), "service.digits:Digits", "digits:v0") as servers:
+        served = {answers(server, golden.images()) for server in (running, *servers.values())}
+    assert len(served) == 1
+    golden.check("digits", served.pop())
+
+
+def test_the_image_runs_as_a_numeric_user_on_a_read_only_root(confined: Confined, running: Server) -> None:
+    written = ["/usr/bin/touch", "/opt/x", "/bento/x", "/x"]
+    refused = subprocess.run([*confined.command, *written], capture_output=True, text=True)
+    assert refused.stderr.count("Read-only file system") == 3, refused.stderr
+    assert Path(f"/proc/{running.process.pid}").stat().st_uid == USER
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_nothing_is_lost_when_the_image_is_stopped_under_load(confined: Confined, tmp_path: Path, number: int) -> None:
+    with _serving(confined, tmp_path) as server:
+        outcomes = asyncio.run(stop_under_load(server, seconds=0))
+        assert server.process.wait(10) is not None
+        assert set(outcomes) == {"200"}, outcomes
+        assert outcomes["200"] > 20
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_the_same_bento_makes_the_same_layers(clone: Clone, base: str, built: dict[str, Any]) -> None:
@@ -194,37 +225,21 @@ def _root(clone: Clone, built: dict[str, Any]) -> Iterator[Path]:
 
 
 @contextmanager
-def _serving(command: list[str], env: dict[str, str], user: int | None = None) -> Iterator[int]:
-    port = _free_port()
-    process = subprocess.Popen(
-        [*command, "--port", str(port)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+def _serving(confined: Confined, folder: Path) -> Iterator[Server]:
+    port, log = free_port(), folder / "image.log"
+    command = [*confined.command, *confined.entrypoint, "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=confined.env, stdout=output, stderr=output)
+    server = Server(port, log, process)
     try:
-        _wait(lambda: process.poll() is not None or _get(port, "/readyz") == 200)
-        assert process.poll() is None, process.communicate()[0]
-        if user is not None:
-            assert Path(f"/proc/{process.pid}").stat().st_uid == user
-        yield port
+        wait_ready(server)
+        yield server
     finally:
-        # At once: how a service ends is tested with the service. BentoML's worker is in a session of its own.
+        # At once. BentoML's worker is in a session of its own.
         if process.poll() is None:
             for each in [*psutil.Process(process.pid).children(recursive=True), process]:
                 each.kill()
-        process.communicate(timeout=30)
-
-
-def _predict(port: int) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("POST", "/predict", json.dumps({"rows": ROWS}), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    assert answer.status == 200
-    return answer.read()
-
-
-def _get(port: int, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.request("GET", path)
-    return connection.getresponse().status
+        process.wait()
 
 
 def _wait(seen: Any, seconds: float = 90) -> None:
@@ -237,10 +252,3 @@ def _wait(seen: Any, seconds: float = 90) -> None:
             pass
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ekiben.config import find_root
+from ekiben.errors import UnavailableError
 from ekiben.recipe import Evaluation, Example, Recipe
 
 if TYPE_CHECKING:
     import httpx
 
+    from ekiben.processes import Daemon
+
 READY_SECONDS = 90.0
+_FAILED = "Application startup failed"  # uvicorn says so
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def serve(made: Made, folder: Path) -> "Iterator[httpx.Client]":
     """A client of the model's service, which `bentoml serve` runs from the project's source.
 
     `folder`, which must be empty, gets a BentoML store that holds only this model. IntegrityError when the recipe
-    saves a pickle; UnavailableError, with the end of its log, when the service does not become ready.
+    saves a pickle; UnavailableError, with the end of its log, when the service fails to start or is not ready in time.
     """
     import httpx
 
@@ -70,17 +74,25 @@ def serve(made: Made, folder: Path) -> "Iterator[httpx.Client]":
     try:
         service.start(command, url=url, env=env, cwd=find_root(Path.cwd()))
         with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:  # no proxy
-            service.wait_ready(lambda: _ready(client), READY_SECONDS)
+            service.wait_ready(lambda: _ready(client, service), READY_SECONDS)
             yield client
     finally:
         service.stop()
 
 
-def _ready(client: "httpx.Client") -> bool:
+def _ready(client: "httpx.Client", service: "Daemon") -> bool:
+    """UnavailableError as soon as the service's own code fails: BentoML starts it again and again, and in between
+    accepts connections that nobody answers."""
     import httpx
 
+    if _FAILED in (log := service.tail(30)):
+        raise UnavailableError(
+            f"the service fails when it starts:\n{log}",
+            wanted="a service that takes the model which its recipe saves",
+            next_step="the error is above; service/ and bentos/ must agree on files, features and classes",
+        )
     try:
-        return client.get("/readyz").status_code == 200
+        return client.get("/readyz", timeout=1).status_code == 200
     except httpx.TransportError:
         return False
 

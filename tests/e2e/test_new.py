@@ -72,6 +72,23 @@ def test_a_new_model_passes_its_own_tests(where: str, framework: str, request: p
     assert "8 passed in" in place.run("pytest", "-q", "tests/test_wine.py").stdout
 
 
+def test_its_tests_find_what_its_author_has_broken(shop: Shop) -> None:
+    shop.ekiben("new", "wine")
+    service, recipe = shop.root / "service" / "wine.py", shop.root / "bentos" / "wine" / "recipe.py"
+    right = service.read_text()
+
+    def broken(*selected: str) -> str:
+        with pytest.raises(AssertionError) as failed:
+            shop.run("pytest", "-q", "tests/test_wine.py", *selected)
+        return str(failed.value)
+
+    service.write_text(right.replace("FEATURES = 13", "FEATURES = 12"))
+    assert "X has 12 features, but" in broken("-k", "own_answers")
+    service.write_text(right.replace("argmax", "argmin"))
+    recipe.write_text(recipe.read_text().replace('random_state=params["seed"]', "").replace("0.9,", "1.1,"))
+    assert "3 failed, 5 passed" in broken()
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The wheel's content, as it would be installed."""

@@ -52,12 +52,28 @@ def run(
 def pull(
     model: Annotated[str, typer.Argument(help="NAME[:ALIAS|:vN], or ENTITY/PROJECT/NAME:vN@DIGEST.")],
     bento: Annotated[bool, typer.Option("--bento", help="Bring a published Bento instead: NAME[:ALIAS].")] = False,
+    into: Annotated[
+        str,
+        typer.Option(
+            help="With --bento ENTITY/PROJECT/NAME:VERSION@DIGEST: a folder to serve, and no store or project."
+        ),
+    ] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Bring a model from W&B into the BentoML model store, verified; nothing to do if it is there.
 
     Example: ekiben pull digits:production
     """
+    if into:
+        from pathlib import Path
+
+        from ekiben.packaging import fetch
+
+        if not bento:
+            raise typer.BadParameter("only a Bento goes into a folder: add --bento", param_hint="--into")
+        path = fetch.fetch(fetch.Bundle.parse(model), Path(into))
+        _out({"artifact": path, "folder": into} if as_json else into)
+        return
     from ekiben.pipeline import packages
 
     project = _project()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ekiben.commands.render import render
 from ekiben.errors import EkibenError
 from ekiben.tracker import commands as tracker
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 workflow = typer.Typer(help="The workflows as Argo documents.", no_args_is_help=True)
 app.add_typer(workflow, name="workflow")
 app.add_typer(tracker.app, name="tracker")
+app.command()(render)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
@@ -54,9 +56,7 @@ def pull(
     bento: Annotated[bool, typer.Option("--bento", help="Bring a published Bento instead: NAME[:ALIAS].")] = False,
     into: Annotated[
         str,
-        typer.Option(
-            help="With --bento ENTITY/PROJECT/NAME:VERSION@DIGEST: a folder to serve, and no store or project."
-        ),
+        typer.Option(help="With --bento ENTITY/PROJECT/NAME:VERSION@DIGEST: into this folder, not the store."),
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:

@@ -1,5 +1,6 @@
 """What kube-proxy does with connections to a Service, for real sockets."""
 
+import contextlib
 import random
 import socket
 import threading
@@ -11,9 +12,9 @@ from tests.fakes.kubernetes.proxying import ready_endpoints
 
 
 class ServiceProxy:
-    """Listens for a Service: each new TCP connection goes to a ready endpoint of the moment, chosen at random, and stays
-    there until one side closes it. Without a ready endpoint it is refused: kube-proxy rejects it with an ICMP error, this
-    closes it with a reset. Pods need a `backend` that is a URL."""
+    """Listens for a Service: each new TCP connection goes to a ready endpoint of the moment, chosen at random, and
+    stays there until one side closes it. Without a ready endpoint it is refused: kube-proxy rejects it with an ICMP
+    error, this closes it with a reset. Pods need a `backend` that is a URL."""
 
     def __init__(self, cluster: Cluster, service: str, namespace: str = "default", seed: int = 0) -> None:
         self.cluster, self.service, self.namespace = cluster, service, namespace
@@ -82,17 +83,13 @@ class ServiceProxy:
 
 def _reset(connection: socket.socket) -> None:
     """Closes with RST, so that the other side sees an error and not a clean end."""
-    try:
+    with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.shutdown(socket.SHUT_RD)
-    except OSError:
-        pass
     connection.close()
 
 
 def _close(connection: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     connection.close()

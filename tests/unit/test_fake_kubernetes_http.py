@@ -130,8 +130,7 @@ def test_kubectl(tmp_path: Path, cluster: Cluster) -> None:
         assert kubectl("scale", "deployment/web", "--replicas=3").stdout == "deployment.apps/web scaled\n"
         again = kubectl("apply", "--server-side", "--validate=false", "-f", str(manifest))
         assert again.returncode == 1 and 'conflict with "kubectl" with subresource "scale"' in again.stderr
-        assert "deployment.apps/web
-" in kubectl("get", "deployments,pods", "-o", "name").stdout
+        assert "deployment.apps/web\n" in kubectl("get", "deployments,pods", "-o", "name").stdout
         assert 'services "none" not found' in kubectl("get", "service", "none").stderr
 
 

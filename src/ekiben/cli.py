@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ekiben.commands.autoscale import autoscale
 from ekiben.commands.render import render
 from ekiben.errors import EkibenError
 from ekiben.tracker import commands as tracker
@@ -27,6 +28,7 @@ workflow = typer.Typer(help="The workflows as Argo documents.", no_args_is_help=
 app.add_typer(workflow, name="workflow")
 app.add_typer(tracker.app, name="tracker")
 app.command()(render)
+app.command()(autoscale)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]

@@ -112,7 +112,7 @@ def advise(measured: Measured, peak: float, headroom: float) -> Advice:
     lines = [
         f"one pod      {'bears' if exact else 'bears at least'} {rate:.1f} requests/s: {why}",
         f"headroom     {rate:.1f} x (1 - {headroom:g} %) = {target_rate:.1f} requests/s a pod",
-        f"max          {peak:g} / {target_rate:.1f} = {peak / target_rate:.2f}, so {pods}, and 1 that may be lost: {most}",
+        f"max          {peak:g} / {target_rate:.1f} = {peak / target_rate:.2f}, so {pods}, and 1 to lose: {most}",
         f"min          {most} / {2**DOUBLINGS}, so that {DOUBLINGS} doublings reach max, and not below 2: {least}",
     ]
     progress, said = _in_progress(measured, target_rate)

@@ -190,3 +190,13 @@ def test_yaml_is_taken(cluster: Cluster) -> None:
 def test_status_is_not_applied_through_the_main_path(cluster: Cluster) -> None:
     made = apply(cluster, DEPLOYMENTS, {**deployment(), "status": {"replicas": 9}})
     assert "status" not in made.body and "f:status" not in owners(made.body)[("ekiben", "Apply")]
+
+
+def test_a_default_that_nobody_owns_stays_in_the_way(cluster: Cluster) -> None:
+    """From RollingUpdate by default to Recreate: rollingUpdate was filled in and is no applier's to remove
+    (kubernetes/kubernetes#24198); a null in a merge patch removes it."""
+    apply(cluster, DEPLOYMENTS, deployment())
+    answer = apply(cluster, DEPLOYMENTS, deployment(strategy={"type": "Recreate"}), force="true")
+    assert answer.status == 422 and "may not be specified when strategy `type` is 'Recreate'" in answer.body["message"]
+    body = {"spec": {"strategy": {"type": "Recreate", "rollingUpdate": None}}}
+    assert patch(cluster, f"{DEPLOYMENTS}/blue", body, "merge").status == 200

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.samples import (
@@ -311,3 +313,43 @@ def test_proxying_without_sockets(cluster: Cluster) -> None:
     assert cluster.request("GET", path, {"a": "b c"}).body == b"up"
     assert cluster.request("POST", f"{SERVICES}/web:80/proxy/predict", body=b"{}").body == b"up"
     assert asked == [("GET", "/metrics?a=b+c", b""), ("POST", "/predict", b"{}")]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_whatever_was_done_the_controllers_come_to_rest_and_the_rollout_completes(data: st.DataObject) -> None:
+    cluster = Cluster(seed=data.draw(st.integers(0, 9)))
+    cluster.kubelet.behave("web:bad", pull_error="not found")
+    cluster.kubelet.behave("web:crash", crash_after_s=1, ready_s=0.5)
+    path = f"{DEPLOYMENTS}/blue"
+    rolling = {"maxSurge": data.draw(st.sampled_from([0, 1, "50%"])), "maxUnavailable": 1}
+    by_roll = {"type": "RollingUpdate", "rollingUpdate": rolling}
+    strategy = data.draw(st.sampled_from([{"type": "Recreate"}, by_roll]))
+    apply(cluster, DEPLOYMENTS, deployment(replicas=data.draw(st.integers(0, 5)), strategy=strategy))
+    for _ in range(data.draw(st.integers(1, 8))):
+        match data.draw(st.sampled_from(["scale", "image", "pause", "delete", "crash"])):
+            case "scale":
+                size = {"spec": {"replicas": data.draw(st.integers(0, 6))}}
+                assert patch(cluster, f"{path}/scale", size, "merge").status == 200
+            case "image":
+                image = data.draw(st.sampled_from(["web:1", "web:2", "web:bad", "web:crash"]))
+                thing = deployment(replicas=None, image=image, strategy=strategy)
+                assert apply(cluster, DEPLOYMENTS, thing, force="true").status == 200
+            case "pause":
+                patch(cluster, path, {"spec": {"paused": data.draw(st.booleans())}}, "merge")
+            case "delete" if cluster.objects("pods"):
+                name = data.draw(st.sampled_from(cluster.objects("pods")))["metadata"]["name"]
+                assert cluster.request("DELETE", f"{PODS}/{name}").status == 200
+            case "crash":
+                running = [pod for pod in cluster.objects("pods") if pod["status"]["phase"] == "Running"]
+                for pod in running[:1]:
+                    cluster.kubelet.crash(pod["metadata"]["name"])
+        cluster.advance(data.draw(st.sampled_from([0, 0.3, 2, 20])))
+    apply(cluster, DEPLOYMENTS, deployment(replicas=None, image="web:9", strategy=strategy), force="true")
+    patch(cluster, path, {"spec": {"paused": False}}, "merge")
+    cluster.advance(600)
+    blue = cluster.get("deployments", "blue")
+    wanted, status = blue["spec"]["replicas"], blue["status"]
+    counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")}
+    assert counts == {wanted} and status["observedGeneration"] == blue["metadata"]["generation"]
+    assert len(cluster.objects("pods")) == wanted

@@ -1,6 +1,6 @@
 """The fake's server-side apply beside the library of the real one.
 
-tests/golden/structured_merge.json was recorded from sigs.k8s.io/structured-merge-diff 4.1.2, merge.Updater: sequences of
+tests/golden/structured_merge.json was recorded from sigs.k8s.io/structured-merge-diff 4.1.2, merge.Updater: lists of
 [apply or update, manager, force, object, what came of it] by several managers. Order in associative lists is left out:
 the library changed it in 4.3.
 """

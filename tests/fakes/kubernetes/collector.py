@@ -16,7 +16,7 @@ class Collector:
         self._seen = 0
 
     def reconcile(self) -> None:
-        changes = [each for each in self.store.changes if each.version > self._seen]
+        changes = self.store.since(self._seen)
         self._seen = self.store.version
         gone = {each.last["metadata"]["uid"] for each in changes if each.new is None}
         leaving = [

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tests.fakes.kubernetes.clock import seconds
@@ -81,7 +82,8 @@ class Kubelet:
     def crash(self, name: str, namespace: str = "default", exit_code: int = 137) -> None:
         """The process of a running pod ends now; the kubelet restarts it after its back-off."""
         pod = self._pod(name, namespace)
-        self._crashed(pod["metadata"]["uid"], exit_code)
+        state = self._states[pod["metadata"]["uid"]]
+        self._crashed(pod["metadata"]["uid"], state, state.restarts, exit_code)
 
     def backend(self, pod: Json) -> str | Handler | None:
         """What answers for a pod that runs."""
@@ -212,7 +214,7 @@ class Kubelet:
                 "ready": False,
                 "restartCount": state.restarts,
                 "image": each["image"],
-                "imageID": f"sha256:{abs(hash(each['image'])):064x}",
+                "imageID": f"sha256:{sha256(each['image'].encode()).hexdigest()}",
                 "containerID": f"containerd://{self.cluster.writer.uid().replace('-', '')}",
                 "started": True,
             }
@@ -224,10 +226,11 @@ class Kubelet:
         plan = state.plan
         if plan.backend and state.backend is None:
             state.backend = plan.backend(pod)
+        restarts = state.restarts
         if not plan.never_ready:
-            self.controllers.after(plan.ready_s, lambda: self._prepared(uid, state, state.restarts))
+            self.controllers.after(plan.ready_s, lambda: self._prepared(uid, state, restarts))
         if plan.crash_after_s is not None:
-            self.controllers.after(plan.crash_after_s, lambda: self._crashed(uid, plan.exit_code))
+            self.controllers.after(plan.crash_after_s, lambda: self._crashed(uid, state, restarts, plan.exit_code))
 
     def _prepared(self, uid: str, state: _State, restarts: int) -> None:
         pod = self._now(uid, state)
@@ -246,10 +249,9 @@ class Kubelet:
         containers = [{**each, "ready": good} for each in pod["status"]["containerStatuses"]]
         self._put(pod, {**pod["status"], "conditions": conditions, "containerStatuses": containers})
 
-    def _crashed(self, uid: str, exit_code: int) -> None:
-        state = self._states[uid]
+    def _crashed(self, uid: str, state: _State, restarts: int, exit_code: int) -> None:
         pod = self._now(uid, state)
-        if pod is None or state.phase != "running":
+        if pod is None or state.phase != "running" or state.restarts != restarts:
             return
         state.phase, state.previous = "waiting", state.plan.log
         state.restarts += 1

@@ -52,7 +52,7 @@ class ReplicaSets:
 
     def _create(self, each: Json, count: int) -> str | None:
         """Why pods cannot be created, or None."""
-        uid, at = each["metadata"]["uid"], each["metadata"]
+        uid = each["metadata"]["uid"]
         tries, when = self._failures.get(uid, (0, 0.0))
         known = condition(each, "ReplicaFailure")
         if self.clock.seconds < when:
@@ -68,7 +68,6 @@ class ReplicaSets:
                 return failure.message
             self.controllers.event(each, "Normal", "SuccessfulCreate", f"Created pod: {name}", SOURCE)
         self._failures.pop(uid, None)
-        assert at
         return None
 
     def _pod(self, each: Json) -> str:

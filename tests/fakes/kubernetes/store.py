@@ -5,6 +5,7 @@ Objects in the store are never changed in place: a write puts a new one there. R
 
 import threading
 from collections import deque
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from tests.fakes.kubernetes.resources import Resource
@@ -66,6 +67,11 @@ class Store:
             self.oldest = self.changes[0].version
         self.changes.append(change)
         self.changed.notify_all()
+
+    def since(self, version: int) -> list[Change]:
+        """What changed after a version, in order."""
+        found = list(takewhile(lambda change: change.version > version, reversed(self.changes)))
+        return found[::-1]
 
     def compact(self) -> None:
         """Forgets the history: watches and continued lists from before answer 410."""

@@ -40,8 +40,9 @@ ci: lint test test-journey contract test-image test-torch ## everything that mus
 	$(MAKE) run
 	$(BIN)/ekiben down
 
-golden: $(VENV)/.dev ## write the YAML of every workflow anew; read the diff
+golden: $(VENV)/.dev ## write the YAML of every workflow, and of typical services, anew; read the diff
 	for file in workflows/*.yaml; do $(BIN)/ekiben workflow export --write $$(basename $$file .yaml); done
+	EKIBEN_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden/test_manifests.py
 
 bench: $(VENV)/.dev ## side-by-side measurements; each prints ratios
 	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py); done

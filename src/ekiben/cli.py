@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ekiben.commands.autoscale import autoscale
+from ekiben.commands.render import render
 from ekiben.errors import EkibenError
 from ekiben.scaffold import Framework
 from ekiben.tracker import commands as tracker
@@ -26,6 +28,8 @@ app = typer.Typer(
 workflow = typer.Typer(help="The workflows as Argo documents.", no_args_is_help=True)
 app.add_typer(workflow, name="workflow")
 app.add_typer(tracker.app, name="tracker")
+app.command()(render)
+app.command()(autoscale)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
@@ -74,12 +78,26 @@ def new(
 def pull(
     model: Annotated[str, typer.Argument(help="NAME[:ALIAS|:vN], or ENTITY/PROJECT/NAME:vN@DIGEST.")],
     bento: Annotated[bool, typer.Option("--bento", help="Bring a published Bento instead: NAME[:ALIAS].")] = False,
+    into: Annotated[
+        str,
+        typer.Option(help="With --bento ENTITY/PROJECT/NAME:VERSION@DIGEST: into this folder, not the store."),
+    ] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Bring a model from W&B into the BentoML model store, verified; nothing to do if it is there.
 
     Example: ekiben pull digits:production
     """
+    if into:
+        from pathlib import Path
+
+        from ekiben.packaging import fetch
+
+        if not bento:
+            raise typer.BadParameter("only a Bento goes into a folder: add --bento", param_hint="--into")
+        path = fetch.fetch(fetch.Bundle.parse(model), Path(into))
+        _out({"artifact": path, "folder": into} if as_json else into)
+        return
     from ekiben.pipeline import packages
 
     project = _project()

@@ -7,10 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, PyprojectTomlConfigSettingsSource
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsError,
+)
 from pydantic_settings import SettingsConfigDict as Config
 
+from ekiben.environments import Environment, EnvironmentTable, known_keys
 from ekiben.errors import NotFoundError, UsageError
 
 ROOT_MARKER = "bentofile.yaml"
@@ -26,6 +32,14 @@ class Settings(BaseSettings):
     recipe: str = Field("digits", description="Recipe that commands use when none is named.")
     port: int = Field(3100, ge=0, le=65535, description="Port of the local service, on loopback; 0 takes a free one.")
     watch_seconds: float = Field(8.0, gt=0, description="How long a new release is watched before it is kept, in s.")
+    environments: dict[str, EnvironmentTable] = Field(
+        default_factory=dict, description="Where services run on Kubernetes: see environments.py."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        return known_keys(cls, given)
 
     @classmethod
     def settings_customise_sources(
@@ -71,12 +85,27 @@ class Project:
         try:
             return Settings()
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            wrong = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or '[tool.ekiben]'}: {_said(e['msg'])}" for e in error.errors()
+            )
             raise UsageError(
                 f"settings: {wrong}", next_step="correct [tool.ekiben] in pyproject.toml or the EKIBEN_* variable"
             ) from None
+        except SettingsError as error:
+            raise UsageError(f"settings: {error}", wanted="JSON in that EKIBEN_* variable") from None
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"pyproject.toml is not TOML: {error}", next_step="correct it") from None
+
+    def environment(self, name: str, service: str) -> Environment:
+        """The environment of that name, as `service` needs it. NotFoundError if there is none."""
+        environments = self.settings.environments
+        if name not in environments:
+            raise NotFoundError(
+                f"no environment {name!r}",
+                wanted=f"one of {', '.join(environments)}" if environments else "an environment in pyproject.toml",
+                next_step=f"add the table [tool.ekiben.environments.{name}] to pyproject.toml, with its namespace",
+            )
+        return environments[name].of(service)
 
     def load(self, reference: str) -> Any:
         """The object that `package.module:name` names, imported from the project's root."""
@@ -97,3 +126,7 @@ class Project:
         pattern = inner if inner.startswith("*") else f"*/{inner}"
         found = sorted((self.root / folder).glob(pattern))
         return [path.stem if inner.startswith("*") else path.parent.name for path in found if path.stem != "__init__"]
+
+
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ")

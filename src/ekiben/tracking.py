@@ -43,7 +43,7 @@ def environment(project: Project, given: Mapping[str, str] = os.environ) -> dict
     if given.get("WANDB_BASE_URL") or given.get("WANDB_API_KEY"):
         settings["WANDB_BASE_URL"] = given.get("WANDB_BASE_URL") or CLOUD
         settings["WANDB_API_KEY"] = _key(given, settings["WANDB_BASE_URL"])
-        _reach(settings["WANDB_BASE_URL"])
+        reach(settings["WANDB_BASE_URL"])
     else:
         settings["WANDB_BASE_URL"] = _embedded(project)
         settings["WANDB_API_KEY"] = LOCAL_KEY
@@ -62,7 +62,7 @@ def _key(given: Mapping[str, str], server: str) -> str:
     )
 
 
-def _reach(server: str) -> None:
+def reach(server: str) -> None:
     """The client would take 90 s to say that nobody is there."""
     address = urlsplit(server)
     port = address.port or (443 if address.scheme == "https" else 80)

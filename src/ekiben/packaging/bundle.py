@@ -53,26 +53,31 @@ def pull(registry: "Callable[[], Registry]", name: str, alias: str, allowed: Map
         if found is None or found.labels.get(CONTENT) != ref.digest:
             folder = scratch / "bento"
             connected.download_bento(path, folder)
-            _check(folder, ref, path, allowed)
+            pickles.refuse(_model(folder, path), allowed)
+            check(folder, ref.digest, path)
             with store.only("model", ref.model.name.lower()):
                 _check_store(folder)
                 bentoml.bentos.import_bento(str(folder), input_format="folder")
     return ref
 
 
-def _check(folder: Path, ref: BentoRef, path: str, allowed: Mapping[str, str]) -> None:
+def check(folder: Path, digest: str, path: str) -> None:
+    """IntegrityError unless the exported Bento in `folder`, which came from `path`, has the content digest `digest`."""
+    labelled = store.read_yaml(folder / "bento.yaml").get("labels", {}).get(CONTENT, "")
+    computed = content.of_bento(folder, content.of_model(_model(folder, path)))
+    if not computed == labelled == digest:
+        raise IntegrityError(
+            f"{path} has the content digest {computed[:12]}, and says of itself {labelled[:12]}",
+            wanted=f"{digest[:12]}, as it was published",
+            next_step="publish it again: ekiben build --publish",
+        )
+
+
+def _model(folder: Path, path: str) -> Path:
     models = [file.parent for file in folder.glob("models/*/*/model.yaml")]
     if len(models) != 1:
         raise IntegrityError(f"{path} holds {len(models)} models", wanted="the one model that its service pins")
-    pickles.refuse(models[0], allowed)
-    labelled = store.read_yaml(folder / "bento.yaml").get("labels", {}).get(CONTENT, "")
-    computed = content.of_bento(folder, content.of_model(models[0]))
-    if not computed == labelled == ref.digest:
-        raise IntegrityError(
-            f"{path} has the content digest {computed[:12]}, and says of itself {labelled[:12]}",
-            wanted=f"{ref.digest[:12]}, as it was published",
-            next_step="publish it again: ekiben build --publish",
-        )
+    return models[0]
 
 
 def _check_store(folder: Path) -> None:

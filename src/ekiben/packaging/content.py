@@ -41,7 +41,8 @@ def of_bento(bento: Path, model: str) -> str:
     """The digest of the Bento in the folder `bento` with the model of digest `model`."""
     document = store.read_yaml(bento / "bento.yaml")
     python = str(document["image"]["python_version"])
-    config = store.read_yaml(bento / "src" / BENTOFILE)
+    # What is served is what bento.yaml names, whatever the bentofile beside it says.
+    config = {**store.read_yaml(bento / "src" / BENTOFILE), "service": document["service"]}
     return _digest(python, str(document["bentoml_version"]), config, bento / "src", model)
 
 

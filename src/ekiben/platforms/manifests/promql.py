@@ -1,0 +1,38 @@
+"""Queries over BentoML's own metrics. Pods are known by their names, which every scrape configuration gives."""
+
+from ekiben.platforms.manifests.names import Target
+from ekiben.types import Slot
+
+IN_PROGRESS = "bentoml_service_request_in_progress"
+NOT_PROBES = 'endpoint!~"/(livez|readyz|healthz|metrics)"'
+"""BentoML counts probes as requests."""
+
+
+def pods(target: Target, slot: Slot | None = None) -> str:
+    """The matcher of a colour's pods, or of both colours'. Pod names end in two hashes."""
+    colour = slot or "(blue|green)"
+    return f'namespace="{target.settings.namespace}",pod=~"{target.name}-{colour}-[a-z0-9]+-[a-z0-9]+"'
+
+
+def in_progress(target: Target, slot: Slot) -> str:
+    """Requests in progress: 0 before the first one, when only probes were counted; nothing where nothing is scraped."""
+    of = pods(target, slot)
+    return f"sum({IN_PROGRESS}{{{of},{NOT_PROBES}}}) or 0 * sum({IN_PROGRESS}{{{of}}})"
+
+
+def error_share(target: Target) -> str:
+    """The share of requests, between 0 and 1, that ended in a 5xx in the last 5 minutes, per version of the Bento."""
+    of, by = f"{pods(target)},{NOT_PROBES}", "sum by (service_version)"
+    failed = f'{by} (rate(bentoml_service_request_total{{{of},http_response_code=~"5.."}}[5m]))'
+    return f"{failed} / {by} (rate(bentoml_service_request_total{{{of}}}[5m]))"
+
+
+def p99(target: Target) -> str:
+    """The 99th percentile of the last 5 minutes, in s, per version of the Bento."""
+    buckets = f"bentoml_service_request_duration_seconds_bucket{{{pods(target)},{NOT_PROBES}}}"
+    return f"histogram_quantile(0.99, sum by (service_version, le) (rate({buckets}[5m])))"
+
+
+def scraped(target: Target) -> str:
+    """True only while nothing at all is scraped of the service."""
+    return f"absent({IN_PROGRESS}{{{pods(target)}}})"

@@ -136,9 +136,11 @@ def build(
 @app.command()
 def image(
     bento: Annotated[str, typer.Argument(help="Bento of the store: NAME[:VERSION]; by default its newest.")],
-    push: Annotated[bool, typer.Option("--push", help="Push it to --repository.")] = False,
-    base: Annotated[str, typer.Option(help="Base image with python3 and its venv; by default python:3.x-slim.")] = "",
-    repository: Annotated[str, typer.Option(help="Where it goes: REGISTRY/PATH; by default localhost/NAME.")] = "",
+    push: Annotated[bool, typer.Option("--push", help="Push it to its registry.")] = False,
+    base: Annotated[str, typer.Option(help="Base image with python3 and its venv; by default the project's own.")] = "",
+    repository: Annotated[
+        str, typer.Option(help="Where it goes: REGISTRY/PATH; by default by the project's settings.")
+    ] = "",
     engine: Annotated[str, typer.Option(help="buildah, podman, docker or buildctl; by default what works.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Containerfile and the commands only.")] = False,
     as_json: JsonFlag = False,
@@ -151,15 +153,19 @@ def image(
 
     from ekiben.packaging import image, store
 
-    if push and not repository:
-        raise typer.BadParameter("--push needs a registry to push to", param_hint="--repository")
+    project = _project()
     found = store.existing_bento(bento)
+    base = base or project.settings.base_image
+    repository = repository or f"{project.settings.image_registry}/{found.tag.partition(':')[0]}"
+    if push and repository.startswith("localhost/"):
+        hint = "--repository, or image_registry in [tool.ekiben]"
+        raise typer.BadParameter("--push needs a registry to push to", param_hint=hint)
     if dry_run:
         plan = image.plan(found, base=base, repository=repository, engine=engine, push=push)
         _out({"containerfile": plan.containerfile, "commands": plan.commands} if as_json else
              "\n".join([plan.containerfile, *map(shlex.join, plan.commands)]))  # fmt: skip
         return
-    sbom = _project().state / "images" / f"{found.tag.replace(':', '-')}.cdx.json"
+    sbom = project.state / "images" / f"{found.tag.replace(':', '-')}.cdx.json"
     built = image.build(found, base=base, repository=repository, engine=engine, push=push, sbom=sbom)
     told = {**built.image.model_dump(mode="json"), "sbom": str(built.sbom)}
     _out(told if as_json else f"{built.image}\n{built.sbom}")

@@ -31,6 +31,12 @@ class Settings(BaseSettings):
     entity: str = Field("", description="W&B entity (team or user); empty: the API key's own default.")
     recipe: str = Field("digits", description="Recipe that commands use when none is named.")
     port: int = Field(3100, ge=0, le=65535, description="Port of the local service, on loopback; 0 takes a free one.")
+    base_image: str = Field(
+        "", description="What images are made from: has python3 with venv; empty: python:3.x-slim, x as the Bento asks."
+    )
+    image_registry: str = Field(
+        "localhost", description="Where images go, below it by the Bento's name: such as registry.example/team."
+    )
     watch_seconds: float = Field(8.0, gt=0, description="How long a new release is watched before it is kept, in s.")
     environments: dict[str, EnvironmentTable] = Field(
         default_factory=dict, description="Where services run on Kubernetes: see environments.py."

@@ -201,6 +201,20 @@ def test_a_dry_run_prints_and_does_nothing(clone: Clone, built: dict[str, Any]) 
     assert "buildah push --digestfile CONTEXT/digest registry.example/x:" in said
 
 
+def test_the_projects_settings_name_base_and_registry_and_flags_win(clone: Clone, built: dict[str, Any]) -> None:
+    tag = f"{built['bento']['name']}:{built['bento']['version']}"
+    dry = ("image", tag, "--dry-run", "--engine", "buildah", "--push")
+    assert "--push needs a registry" in clone.ekiben(*dry, code=2)
+    said = {"EKIBEN_BASE_IMAGE": "registry.example/python", "EKIBEN_IMAGE_REGISTRY": "registry.example/team"}
+    told = replace(clone, env={**clone.env, **said})
+    asked = told.ekiben(*dry)
+    assert "FROM registry.example/python\n" in asked
+    assert "CONTEXT/digest registry.example/team/digits:v0-" in asked
+    asked = told.ekiben(*dry, "--base", "another", "--repository", "elsewhere.example/it")
+    assert "FROM another\n" in asked
+    assert "CONTEXT/digest elsewhere.example/it:v0-" in asked
+
+
 def _image(built: dict[str, Any]) -> str:
     return f"{built['repository']}:{built['bento']['version']}"
 

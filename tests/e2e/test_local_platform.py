@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -374,16 +374,17 @@ def post(connection: object) -> str:
     return body
 
 
-def test_with_bentoml(tmp_path: Path) -> None:
-    source, port = tmp_path / "source", free_port()
+def project(folder: Path, service: str) -> tuple[int, Callable[..., str]]:
+    """The port of a project with that service, and what runs Python in it and returns what that says."""
+    source = folder / "source"
     source.mkdir()
-    (source / "echo.py").write_text(SERVICE)
+    (source / "echo.py").write_text(service)
     (source / "bentofile.yaml").write_text(BENTOFILE)
     env = {
         **os.environ,
-        "BENTOML_HOME": str(tmp_path / "home"),
+        "BENTOML_HOME": str(folder / "home"),
         "BENTOML_DO_NOT_TRACK": "true",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
     }
 
     def run(*command: str) -> str:
@@ -391,6 +392,11 @@ def test_with_bentoml(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
+    return free_port(), run
+
+
+def test_with_bentoml(tmp_path: Path) -> None:
+    port, run = project(tmp_path, SERVICE)
     for version in ("a", "b"):
         run("-m", "bentoml", "build", "--version", version)
     try:
@@ -398,11 +404,45 @@ def test_with_bentoml(tmp_path: Path) -> None:
         with PostClient(port, pause=0.01) as new, KeptPostClient(port, pause=0.01) as kept:
             said = run("-c", REAL, str(tmp_path / ".ekiben"), str(port), "b")
             time.sleep(0.2)
-        assert "the BentoML store has no digits:nothing" in said
+        assert "the BentoML store has no Bento digits:nothing" in said
         assert new.failures == kept.failures == []
         assert new.answers == kept.answers == ["blue", "green", "blue"]
         green = tmp_path / ".ekiben" / "local" / "digits" / "green" / "bento"
         assert green.stat().st_mode & 0o777 == 0o755, "there still: what is not in the store replaces nothing"
+    finally:
+        LocalPlatform(tmp_path / ".ekiben", "digits", port).down()
+    assert processes(tmp_path) == []
+
+
+STAGE = """
+import sys
+from pathlib import Path
+from ekiben.errors import UnavailableError
+from ekiben.platforms.local import LocalPlatform
+from tests.fakes.stub_platform import bento
+
+try:
+    LocalPlatform(Path(sys.argv[1]), "digits", int(sys.argv[2])).stage(bento("a"), "test")
+except UnavailableError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("raise ValueError('weights of another shape')", "ValueError: weights of another shape"),
+        ("os._exit(9)", "its worker ended without a word"),
+    ],
+)
+def test_a_service_that_cannot_start_is_not_waited_for(tmp_path: Path, statement: str, said: str) -> None:
+    failing = f"    def __init__(self):\n        {statement}\n"
+    port, run = project(tmp_path, SERVICE + failing)
+    run("-m", "bentoml", "build", "--version", "a")
+    began = time.monotonic()
+    try:
+        assert f"digits-blue cannot start: {said}\n" in run("-c", STAGE, str(tmp_path / ".ekiben"), str(port))
+        assert time.monotonic() - began < local.START_SECONDS / 2
     finally:
         LocalPlatform(tmp_path / ".ekiben", "digits", port).down()
     assert processes(tmp_path) == []

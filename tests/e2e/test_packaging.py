@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,26 @@ def test_two_builds_at_once_make_one_bento(world: World) -> None:
     assert len([path for path in (racing.home / "models" / "digits").iterdir() if path.is_dir()]) == 1
     assert content.of_bento(racing.bento(tags.pop()), content.of_model(racing.model("digits:v0")))
     assert not list((racing.home / ".ekiben").glob("work-*")), "no scratch folder is left"
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+from ekiben.packaging import bundle
+for number in range(5):
+    bundle.export(sys.argv[1], Path(sys.argv[2]) / str(number))
+"""
+
+
+def test_many_exports_of_one_bento_at_once_do_not_meet(clone: Clone, built: dict, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        for name in "abc":
+            (tmp_path / name).mkdir()
+        list(pool.map(lambda name: clone.python(EXPORT, built["tag"], str(tmp_path / name)), "abc"))
+    exported = [_hashes(folder) for folder in tmp_path.glob("*/*")]
+    assert len(exported) == 15
+    assert all(each == exported[0] for each in exported)
+    assert "models/digits/v0/model.skops" in exported[0]
 
 
 MOVE = """

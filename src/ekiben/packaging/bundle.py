@@ -18,22 +18,26 @@ def collection(name: str) -> str:
     return f"{name}-bento"
 
 
-def export(bento: str, folder: Path) -> Path:
-    """The Bento of that tag with its model in it, as a folder that `bentoml serve` takes."""
+def export(bento: str, folder: Path) -> None:
+    """Make `folder`, which must be new: the Bento of that tag with its model in it, as `bentoml serve` takes it.
+
+    NotFoundError when the store has no such Bento.
+    """
     import bentoml
 
+    store.existing_bento(bento)
     # An export puts the model into the store's own folder for a while: two at once would meet there.
     with store.only("bento", bento.partition(":")[0]):
-        written = Path(bentoml.export_bento(bento, str(folder), "folder"))
-    written.chmod(0o755)  # BentoML leaves 0700: nobody else could read it
-    return written
+        bentoml.export_bento(bento, str(folder), "folder")
+    folder.chmod(0o755)  # BentoML leaves 0700: nobody else could read it
 
 
 def publish(registry: "Registry", ref: BentoRef) -> str:
     """Log the Bento as an artifact made from its model. Returns its `entity/project/name:vN`; the same one if it is
     there already."""
     with store.scratch() as scratch:
-        folder = export(ref.tag, scratch / "bento")
+        folder = scratch / "bento"
+        export(ref.tag, folder)
         metadata = {"bento": ref.model_dump(mode="json"), "labels": store.existing_bento(ref.tag).labels}
         return registry.log_bento(collection(ref.name), folder, ref.model, ref.version, metadata)
 

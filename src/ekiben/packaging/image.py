@@ -22,7 +22,8 @@ USER = 10001
 PORT = 3000
 
 # Wheels come as a mount, so they are in no layer. Byte code that is never compared with its source stays right when
-# files get a fixed time, and a read-only image can not write its own.
+# files get a fixed time, and a read-only image can not write its own. Some wheels hold files in another Python's
+# syntax, which nothing imports here: pip passes them over, too.
 _TEMPLATE = """\
 FROM {base} AS build
 COPY bento /bento
@@ -32,7 +33,8 @@ RUN --mount=type=bind,source=wheels,target=/wheels --mount=type=bind,source=sbom
  && python3 -m venv --without-pip /opt/venv && python3 -m venv /tmp/pip \\
  && /tmp/pip/bin/python -m pip --python /opt/venv/bin/python install --quiet --no-index --no-deps --no-compile \\
       --no-cache-dir --disable-pip-version-check --root-user-action=ignore /wheels/*.whl \\
- && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib /bento/src \\
+ && (/opt/venv/bin/python -m compileall -qq --invalidation-mode unchecked-hash /opt/venv/lib || true) \\
+ && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /bento/src \\
  && python3 /sbom.py /opt/venv/lib/python{python}/site-packages {name} {version} {digest} > /sbom.cdx.json \\
  && chmod -R a+rX,go-w /bento /opt/venv /sbom.cdx.json
 
@@ -74,7 +76,7 @@ def plan(bento: Stored, *, base: str, repository: str, engine: str, push: bool) 
 def build(bento: Stored, *, base: str, repository: str, engine: str, push: bool, sbom: Path) -> Built:
     """Make the image `repository:<the Bento's version>`, and write its SBOM (CycloneDX JSON) to `sbom`.
 
-    An empty `base` is the official Python image; an empty `repository` a local name; an empty `engine` whichever works.
+    An empty `base` is the official Python image; an empty `engine` whichever works.
     Packages are those of the Bento's requirements.lock, or locked now where it has none; pip fetches them on this
     machine, by its own configuration, and the build itself needs no network.
     """
@@ -94,7 +96,7 @@ def build(bento: Stored, *, base: str, repository: str, engine: str, push: bool,
         for command in program.commands(order):
             engines.output(command)
         write_atomically(sbom, program.sbom(order) + "\n")
-        image = ImageRef(repository=_repository(bento, repository), digest=program.digest(order), bento=ref)
+        image = ImageRef(repository=repository, digest=program.digest(order), bento=ref)
     return Built(image, sbom)
 
 
@@ -117,8 +119,7 @@ def _order(bento: Stored, context: Path, base: str, repository: str, push: bool)
     known = {"title": name, "version": version, "revision": bento.labels.get(COMMIT, ""), "base.name": base}
     labels = {f"org.opencontainers.image.{key}": value for key, value in known.items() if value}
     created = datetime.fromisoformat(str(bento.document["creation_time"]))
-    image = f"{_repository(bento, repository)}:{version}"
-    return Order(context, image, {**bento.labels, **labels}, int(created.timestamp()), push)
+    return Order(context, f"{repository}:{version}", {**bento.labels, **labels}, int(created.timestamp()), push)
 
 
 def _containerfile(bento: Stored, base: str) -> str:
@@ -143,7 +144,3 @@ def _python(bento: Stored) -> str:
 
 def _base(bento: Stored) -> str:
     return f"python:{_python(bento)}-slim"
-
-
-def _repository(bento: Stored, repository: str) -> str:
-    return repository or f"localhost/{bento.tag.partition(':')[0]}"

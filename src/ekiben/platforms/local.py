@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import ValidationError
 
-from ekiben.errors import ConflictError, EkibenError, NotFoundError, UnavailableError, UsageError
+from ekiben.errors import ConflictError, EkibenError, UnavailableError, UsageError
 from ekiben.files import locked, write_atomically
 from ekiben.processes import Daemon, free_port, port_is_free
 from ekiben.rollout.plan import (
@@ -55,6 +55,7 @@ are processes of their own; without it a claim ends with the process that made i
 START_SECONDS = 90.0
 GRACE_SECONDS = 30.0
 DRAIN_SECONDS = 0.5  # a stopping BentoML lets new connections hang: the selector must have left it for a while
+UNWATCHED_SECONDS = 0.5  # a child that ended and that its parent asks for is gone sooner
 ATTEMPTS = 3  # to plan anew when somebody else changed what was planned for
 
 
@@ -209,20 +210,9 @@ class LocalPlatform:
 
     def export(self, bento: BentoRef, folder: Path) -> None:
         """Put a runnable copy of the Bento, its models included, into `folder`, which does not exist."""
-        import bentoml
-        from bentoml.exceptions import NotFound
+        from ekiben.packaging import bundle
 
-        try:
-            written = Path(bentoml.export_bento(bento.tag, str(folder), "folder"))
-        except NotFound:
-            raise NotFoundError(
-                f"the BentoML store has no {bento}",
-                wanted="the Bento that is to be served",
-                next_step="`bentoml list` shows what there is; build it again",
-            ) from None
-        if written != folder:
-            written.rename(folder)
-        folder.chmod(0o755)  # exported as 0700; another user then gets a misleading error
+        bundle.export(bento.tag, folder)
 
     def command(self, folder: Path, port: int) -> list[str]:
         """How the Bento in `folder` is served on a loopback port."""
@@ -241,7 +231,7 @@ class LocalPlatform:
         while True:
             started = server.start(command, url=f"http://127.0.0.1:{port}", env=env, cwd=folder)
             try:
-                server.wait_ready(lambda: _ready(server.url), START_SECONDS)
+                server.wait_ready(_Starting(server).ready, START_SECONDS)
                 return urlsplit(server.url).netloc
             except EkibenError:
                 if not started and not server.alive:
@@ -336,6 +326,41 @@ class LocalPlatform:
             raise UsageError(f"{HOLDER} names process {pid}, which does not run", wanted="the pid of a run") from None
         mine = [slot.claim for slot in self._read().slots.values() if slot.claim.endswith(holder)]
         return mine[0] if mine else f"{who} {holder}"
+
+
+class _Starting:
+    """A BentoML server that starts. A worker that ends meanwhile will end again: BentoML's supervisor, which looks for
+    that every 10 s only, would start it anew for ever."""
+
+    def __init__(self, server: Daemon) -> None:
+        self.server = server
+        self._ended: dict[int, float] = {}  # children that ended, by pid: when they were seen first
+
+    def ready(self) -> bool:
+        """Whether it answers. UnavailableError when it never will."""
+        if _ready(self.server.url):
+            return True
+        now = time.monotonic()
+        self._ended = {pid: self._ended.get(pid, now) for pid in _unwatched(self.server.pid)}
+        if any(now - seen > UNWATCHED_SECONDS for seen in self._ended.values()):
+            tail = self.server.tail(200)
+            why = re.findall(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)*(\S.*)", tail)
+            raise UnavailableError(
+                f"{self.server.name} cannot start: {why[-1] if why else 'its worker ended without a word'}",
+                wanted="a service whose __init__ succeeds",
+                next_step=f"read {self.server.log}",
+            )
+        return False
+
+
+def _unwatched(pid: int | None) -> list[int]:
+    """The children of a process that have ended without its taking notice."""
+    if pid is None:
+        return []
+    try:
+        return [child.pid for child in psutil.Process(pid).children() if child.status() == psutil.STATUS_ZOMBIE]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _first(error: ValueError) -> str:

@@ -1,6 +1,8 @@
 """The command line. Each command is a thin shell over a plain function; what is heavy is imported inside it."""
 
+import contextlib
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +10,7 @@ import typer
 
 from ekiben.commands.autoscale import autoscale
 from ekiben.commands.render import render
-from ekiben.errors import EkibenError
+from ekiben.errors import EkibenError, UsageError
 from ekiben.scaffold import Framework
 from ekiben.tracker import commands as tracker
 
@@ -158,8 +160,9 @@ def image(
     base = base or project.settings.base_image
     repository = repository or f"{project.settings.image_registry}/{found.tag.partition(':')[0]}"
     if push and repository.startswith("localhost/"):
-        hint = "--repository, or image_registry in [tool.ekiben]"
-        raise typer.BadParameter("--push needs a registry to push to", param_hint=hint)
+        raise UsageError(
+            "--push needs a registry to push to", next_step="--repository, or image_registry in [tool.ekiben]"
+        )
     if dry_run:
         plan = image.plan(found, base=base, repository=repository, engine=engine, push=push)
         _out({"containerfile": plan.containerfile, "commands": plan.commands} if as_json else
@@ -301,7 +304,7 @@ def _me() -> str:
 def _pairs(flag: str, texts: list[str]) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
-            raise typer.BadParameter(f"{text!r} is not name=value", param_hint=flag)
+            raise UsageError(f"{flag}: {text!r} is not name=value")
     return dict(text.split("=", 1) for text in texts)
 
 
@@ -311,12 +314,25 @@ def _out(value: object) -> None:
 
 
 def main() -> None:
-    """Entry point of the console script: errors that a user can meet are shown without a traceback."""
+    """Entry point of the console script: errors that a user can meet are shown without a traceback.
+
+    Who asked for JSON gets the error as JSON too, on standard output; a person's message is on standard error.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - None where it was closed: `ekiben … >&-`
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
         app()
     except EkibenError as error:
+        if "--json" in sys.argv:
+            with contextlib.suppress(BrokenPipeError):
+                _out(error.as_json())
         sys.stderr.write(f"ekiben: {error}\n")
         sys.exit(error.exit_code)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # nobody reads any more; at its end the interpreter would try again, and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ EkibenError                 1   something failed; the message says what
                                 (10 FAIL, 11 INCONCLUSIVE, 12 ERROR)
 """
 
+from typing import Any
+
 
 class EkibenError(Exception):
     """Base of all errors that are shown to a person without a traceback.
@@ -34,6 +36,11 @@ class EkibenError(Exception):
         if self.next_step:
             lines.append(f"next:   {self.next_step}")
         return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a machine; `kind` is the name of the class."""
+        told = {"seen": self.seen, "wanted": self.wanted, "next_step": self.next_step, "exit_code": self.exit_code}
+        return {"error": {"kind": type(self).__name__, **told}}
 
 
 class UsageError(EkibenError):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.e2e.serving import EXPORT, IMPORT, ROOT, Server, bentoml, build, python, serving, wait_ready
+from tests.e2e.serving import EXPORT, IMPORT, JSON, ROOT, Server, bentoml, build, python, serving, wait_ready
 
 IMAGES, DIGITS = load_digits(return_X_y=True)
 SENTINEL = 777.125  # a value that must never come back, nor reach the log
@@ -257,6 +259,17 @@ def test_chunked_bodies_are_counted(server: Server) -> None:
     assert server.request("POST", "/predict", iter(pieces)).json["classes"] == [DIGITS[0]]
     reply = server.request("POST", "/predict", (b" " * 65536 for _ in range(100)))
     assert reply.status == 413 and "larger" in reply.json["error"]
+
+
+def test_a_plain_client_reads_the_refusal_of_a_body_that_is_far_too_large(server: Server) -> None:
+    """It sends all of it before it reads: a connection that was closed meanwhile would show it a reset."""
+    large = urllib.request.Request(f"http://127.0.0.1:{server.port}/predict", b"7" * 20_000_000, JSON)
+    for _ in range(3):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(large, timeout=30)
+        with refused.value as reply:
+            assert reply.code == 413
+            assert "the body is larger than" in json.loads(reply.read())["error"]
 
 
 def test_other_paths_and_methods_get_json_too(server: Server) -> None:

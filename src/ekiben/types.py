@@ -199,7 +199,7 @@ class LoadPlan(Value):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.profile and self.trace or self.arrivals == "closed" and (self.profile or self.trace):
+        if sum((bool(self.profile), bool(self.trace), not self.open_loop)) > 1:
             raise ValueError("a profile, a trace and the closed loop exclude each other")
         times = [at for at, _ in self.profile]
         if any(not 0 <= at < math.inf for at in times) or times != sorted(times):

@@ -2,7 +2,8 @@
 
     {"version": 1, "route": "/predict", "examples": [{"request": {"rows": [[0, …]]}, "response": {"classes": [3]}}, …]}
 
-An answer is right when every key of the expected response equals that of the answer; numbers may differ by 1e-6.
+An example may have a `route` of its own. An answer is right when every key of the expected response equals that of the
+answer; numbers may differ by 1e-6.
 """
 
 import json
@@ -22,6 +23,7 @@ TOLERANCE = 1e-6
 class GoldenExample(Value):
     request: Any
     response: Any
+    route: str = Field("", pattern="^(/.*)?$", description="Where it is posted; empty: the file's own route.")
 
     @property
     def body(self) -> bytes:

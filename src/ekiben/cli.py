@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ekiben.commands import loadtest
 from ekiben.errors import EkibenError
 from ekiben.tracker import commands as tracker
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 workflow = typer.Typer(help="The workflows as Argo documents.", no_args_is_help=True)
 app.add_typer(workflow, name="workflow")
+app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(tracker.app, name="tracker")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -1,6 +1,6 @@
 """From what happened to each arrival to the load report. Pure."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -16,27 +16,55 @@ MAX_KINDS = 50
 
 
 def summarise(
-    recording: Recording, plan: LoadPlan, *, url: str, endpoint: str, started: datetime, subject: BentoRef | None
+    recording: Recording,
+    plan: LoadPlan,
+    *,
+    url: str,
+    endpoint: str,
+    started: datetime,
+    subject: BentoRef | None,
+    measured_s: float | None = None,
+    stopped: str = "",
 ) -> LoadReport:
-    counted = recording.scheduled_s >= plan.warm_up_s
+    """The whole report of a run that was measured for `measured_s` (None: as planned), extended or aborted.
+
+    What was due later is left out. What was due until then and has no end makes the run INVALID.
+    """
+    lasted = plan.measure_s if measured_s is None else measured_s
+    report = figures(recording, plan, lasted)
+    return report.model_copy(
+        update={
+            "subject": subject,
+            "url": url,
+            "endpoint": endpoint,
+            "started": started,
+            "stopped": stopped,
+            "series": _series(recording, plan, lasted),
+        }
+    )
+
+
+def figures(recording: Recording, plan: LoadPlan, measured_s: float) -> LoadReport:
+    """What judges a run, without its course: no series, no windows, and nothing about where it ran."""
+    due = recording.scheduled_s < plan.warm_up_s + measured_s
+    counted = due & (recording.scheduled_s >= plan.warm_up_s)
     requests = int(counted.sum())
     base = LoadReport(
         validity="INVALID",
         reason="no request was due in the measured time",
-        subject=subject,
-        url=url,
-        endpoint=endpoint,
-        started=started,
+        url="",
+        started=datetime.fromtimestamp(0, UTC),
         settings=plan,
+        measured_s=measured_s,
     )
     if not requests:
         return base
     ok = recording.ok[counted]
     latencies = np.where(ok, recording.latency_ms[counted], np.float32(np.inf))
-    in_time = recording.scheduled_s[counted] + latencies / 1000.0 <= plan.warm_up_s + plan.measure_s
+    in_time = recording.scheduled_s[counted] + latencies / 1000.0 <= plan.warm_up_s + measured_s
     lag = recording.lag_ms[counted]
-    dropped = int(recording.is_kind(DROPPED).sum())
-    unfinished = int(recording.is_kind(UNFINISHED).sum())
+    dropped = int((recording.is_kind(DROPPED) & due).sum())
+    unfinished = int((recording.is_kind(UNFINISHED) & due).sum())
     lag_p99 = float(np.percentile(lag, 99))
     reason = _invalid(dropped, unfinished, lag_p99, plan)
     # The bounds of the achieved share are the plain binomial ones: what is late at the very end is late together.
@@ -48,15 +76,14 @@ def summarise(
             "requests": requests,
             "failed": int((~ok).sum()),
             "dropped": dropped,
-            "offered_rate": requests / plan.measure_s,
-            "achieved_rate": on_time / plan.measure_s,
+            "offered_rate": requests / measured_s,
+            "achieved_rate": on_time / measured_s,
             "achieved": clopper_pearson(on_time, requests),
             "error_rate": proportion(~ok),
             "percentiles": _percentiles(latencies),
             "lag_p99_ms": round(lag_p99, 3),
             "lag_max_ms": round(float(lag.max()), 3),
             "errors": _errors(recording, counted),
-            "series": _series(recording, plan),
         }
     )
 
@@ -90,9 +117,9 @@ def _errors(recording: Recording, counted: "np.ndarray[tuple[int], np.dtype[np.b
     return tuple(sorted(found, key=lambda error: -error.count)[:MAX_KINDS])
 
 
-def _series(recording: Recording, plan: LoadPlan) -> tuple[Second, ...]:
+def _series(recording: Recording, plan: LoadPlan, measured_s: float) -> tuple[Second, ...]:
     """Second by second. An arrival belongs to the second in which it was due; `completed` to that in which it ended."""
-    edges = np.arange(int(np.ceil(plan.warm_up_s + plan.measure_s)) + 1)
+    edges = np.arange(int(np.ceil(plan.warm_up_s + measured_s)) + 1)
     ended = recording.scheduled_s + recording.latency_ms / 1000.0
     due_before = np.searchsorted(recording.scheduled_s, edges)
     ended_before = np.searchsorted(np.sort(ended), edges)

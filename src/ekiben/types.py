@@ -320,7 +320,7 @@ class Machine(Value):
 class RatePoint(Value):
     """One probe of a search: what the service did at one offered rate. `ms` is the percentile that is searched for,
     with its 95 % bounds; None: at that rate too few requests got a right answer for it. `held` says whether every
-    objective was met as measured, without confidence; the confirming probe's was judged with it."""
+    objective was met as measured, which is less than with confidence."""
 
     rate: float  # requests/s offered
     seconds: float
@@ -328,6 +328,7 @@ class RatePoint(Value):
     ms: float | None
     lower_ms: float | None
     upper_ms: float | None
+    slower: float  # share of the requests that took longer than the limit, or got no right answer
     achieved_rate: float
     error_rate: float
     held: bool
@@ -403,6 +404,7 @@ class LoadReport(Value):
     schema_version: Literal[1] = 1
     validity: Literal["VALID", "INVALID"]
     reason: str = ""  # why it is INVALID
+    target_lost: bool = False  # INVALID because the service answered at first, and at the end no more
     subject: BentoRef | None = None
     url: str
     endpoint: str = ""  # such as "POST /predict"

@@ -84,7 +84,7 @@ def test_a_lone_stall_below_the_limit_still_has_an_upper_bound() -> None:
     sample = np.full(2000, 5, np.float32)
     sample[1000:1020] = np.linspace(100, 5, 20)  # one stall of 100 ms: neighbours all alike
     found = percentile(sample, 99.0)
-    assert found is not None and found.by_margin and found.upper_ms == 200
+    assert found is not None and found.by_margin and found.upper_ms is not None and 150 < found.upper_ms < 250
 
 
 def _queue(rng: np.random.Generator, n: int, utilisation: float) -> NDArray[np.float32]:

@@ -234,7 +234,7 @@ class Percentile(Value):
     A request without a right answer counts as infinitely slow, so that no error makes a percentile better; what is
     infinite is None. `effective_samples` is how many independent requests the bounds are worth: queueing makes
     neighbours alike. `by_margin` says that these were too few for an upper bound without assumptions: then `upper_ms`
-    is twice the slowest right answer.
+    is the slowest right answer times a factor that grows the fewer there were.
     """
 
     level: float
@@ -358,7 +358,8 @@ class Search(Value):
 
 
 class Difference(Value):
-    """How much B's latency differs from A's in one figure ("p95", or "mean" of the right answers).
+    """How much B's latency differs from A's in one figure ("mean", "p50", "p95" or "p99"), a failure being as slow as
+    the time-out.
 
     `ratio` is B / A, 1.1 for 10 % slower, and `ms` B − A; each with the 95 % interval that the sign-flip test gives.
     `significant` holds for all figures together: where A and B are the same, any is in at most 5 % of comparisons.
@@ -377,7 +378,7 @@ class Difference(Value):
 
 
 class Comparison(Value):
-    """Two releases under the same load in turn: blocks of `block_s` in ABBA order, the first `head_s` of each not
+    """Two releases under the same load in turn: blocks of `block_s`, AB or BA by chance, the first `head_s` of each not
     judged. A is what is there (the live release), B what is to be judged."""
 
     a: str

@@ -97,7 +97,7 @@ def test_every_request_that_a_stall_delays_is_seen(reports: Callable[[str], Load
     assert 500 < p90.ms < 800
     assert 900 < p99.ms < 1300
     assert max(s.in_flight for s in report.series) > 30
-    assert judge(report, Slo(objectives={"p99": 250.0})).outcome is Outcome.FAIL
+    assert judge(report, Slo(objectives={"p99": 250.0})).outcome is not Outcome.PASS
 
 
 def test_wrong_statuses_and_wrong_answers_are_told_apart(reports: Callable[[str], LoadReport]) -> None:
@@ -114,8 +114,8 @@ def test_wrong_statuses_and_wrong_answers_are_told_apart(reports: Callable[[str]
 def test_closed_connections_and_endless_waits_are_told_apart(reports: Callable[[str], LoadReport]) -> None:
     report = reports("transport")
     counts = {error.kind: error.count for error in report.errors}
-    assert set(counts) == {"transport: HTTPConnectionClosed", "time-out"}
-    assert 5 <= counts["transport: HTTPConnectionClosed"] <= 7 and 7 <= counts["time-out"] <= 9
+    assert set(counts) == {"transport: ConnectionClosed", "time-out"}
+    assert 5 <= counts["transport: ConnectionClosed"] <= 7 and 7 <= counts["time-out"] <= 9
     p99 = report.percentile(99.0)
     assert p99 and p99.ms is None, "more than 1 % failed, so no time holds for 99 %"
 
@@ -178,7 +178,7 @@ def test_a_run_that_is_ended_half_way_is_invalid(golden: Path, tmp_path: Path) -
         time.sleep(1.0)
         child.send_signal(signal.SIGTERM)
         thread.join(30)
-    assert found and not found[0].valid and "without a report" in found[0].reason
+    assert found and not found[0].valid and "stopped before its end" in found[0].reason
 
 
 def _locust_of(parent: psutil.Process, out: Path) -> psutil.Process:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ekiben.loadtest.slo import Slo
 from ekiben.types import BentoRef, LoadPlan, Value
 
 JOB = "EKIBEN_LOADTEST"
@@ -22,5 +23,7 @@ class Job(Value):
     golden: Path
     result: Path
     subject: BentoRef | None = None
+    slo: Slo | None = None
+    """Objectives by which the run is ended early or extended; None: it lasts as long as planned."""
     parent: int | None = None
     """Locust ends when this process is no longer its parent; None: it belongs to nobody."""

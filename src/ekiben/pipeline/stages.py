@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ekiben.loadtest.slo import Slo
     from ekiben.platforms.local import LocalPlatform
     from ekiben.registry import Registry
-    from ekiben.types import LoadPlan
+    from ekiben.types import LoadPlan, LoadReport
 
 RUN_FOLDER = "EKIBEN_RUN_FOLDER"
 """Where a run on this machine keeps its files; a report goes there."""
@@ -128,7 +128,23 @@ def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
         print(f"INVALID: {report.reason}", flush=True)  # noqa: T201
     verdict = judge(report, wanted)
     write(report, verdict, out)
+    _log_report(project, candidate, report, verdict, out, run)
     return verdict, str(out)
+
+
+def _log_report(
+    project: Project, candidate: BentoRef, report: "LoadReport", verdict: Verdict, out: Path, run: str
+) -> None:
+    """To W&B; where that fails the verdict stands all the same, for it does not depend on who keeps the report."""
+    from ekiben.report.headline import summary
+
+    try:
+        config = {"bento": candidate.tag, "run": run}
+        logged = registry(project).log_load_report(candidate.model, out, config, summary(report, verdict))
+    except Exception as error:  # the client has many kinds
+        print(f"the report is in {out}, but W&B did not take it: {error}", flush=True)  # noqa: T201
+    else:
+        print(f"the report is {logged} in W&B", flush=True)  # noqa: T201
 
 
 def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:

@@ -47,6 +47,22 @@ def figures(report: LoadReport) -> Pairs:
     return found
 
 
+def summary(report: LoadReport, verdict: Verdict) -> dict[str, str | float]:
+    """The same for a machine that compares runs: without units, latencies in ms, rates in 1/s; only what is known."""
+    found: dict[str, str | float] = {
+        "verdict": str(verdict.outcome),
+        "requests": report.requests,
+        "offered_rate": report.offered_rate,
+        "achieved_rate": report.achieved_rate,
+    }
+    if report.error_rate is not None:
+        found["error_rate"] = report.error_rate.value
+    found |= {f"p{p.level:g}_ms": p.ms for p in report.percentiles if p.level in LEVELS and p.ms is not None}
+    if report.search is not None and report.search.rate is not None:
+        found["sustainable_rate"] = report.search.rate
+    return found
+
+
 def lineage(report: LoadReport) -> Pairs:
     """What was tested, from the model to the address."""
     found = [("Service", f"{report.url} · {report.endpoint}" if report.endpoint else report.url)]

@@ -12,6 +12,7 @@ from ekiben.report import html, junit, markdown
 from ekiben.types import LoadReport, Value, Verdict
 
 SCHEMA_VERSION = 1
+FILES = ("report.html", "report.md", "junit.xml", "report.json")
 MAX_BYTES = 64 * 1024 * 1024
 """Of a report.json that is read; one of a run of 24 hours has 11 MB."""
 
@@ -69,13 +70,12 @@ def _refuse_newer(path: Path, text: bytes) -> None:
 
 
 def write(report: LoadReport, verdict: Verdict, folder: Path) -> Path:
-    """Write report.json, .html, .md and junit.xml into `folder`, each whole or not at all; the path of report.json.
+    """Write FILES into `folder`, each whole or not at all; the path of report.json.
 
     The JSON comes last: where it stands, the others belong to it.
     """
-    write_atomically(folder / "report.html", html.render(report, verdict))
-    write_atomically(folder / "report.md", markdown.render(report, verdict))
-    write_atomically(folder / "junit.xml", junit.render(report, verdict))
-    path = folder / "report.json"
-    write_atomically(path, Document(report=report, verdict=verdict).model_dump_json())
-    return path
+    document = Document(report=report, verdict=verdict).model_dump_json()
+    texts = (html.render(report, verdict), markdown.render(report, verdict), junit.render(report, verdict), document)
+    for name, text in zip(FILES, texts, strict=True):
+        write_atomically(folder / name, text)
+    return folder / FILES[-1]

@@ -52,15 +52,12 @@ class Document(Value):
 def _refuse_newer(path: Path, text: bytes) -> None:
     try:
         found = json.loads(text)
-        versions = (
-            [found["schema_version"], found["report"]["schema_version"]]
-            if found["kind"] == "ekiben-load-report"
-            else []
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
         return
-    if found.get("kind") != "ekiben-load-report":
+    if not isinstance(found, dict) or found.get("kind") != "ekiben-load-report":
         return
+    inner = found.get("report")
+    versions = [part.get("schema_version") for part in (found, inner) if isinstance(part, dict)]
     if newer := [v for v in versions if isinstance(v, int) and v > SCHEMA_VERSION]:
         raise UnsupportedError(
             f"{path} was made by a newer ekiben: it has schema version {newer[0]}",

@@ -5,11 +5,14 @@ import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ekiben.errors import UsageError
 from ekiben.files import write_atomically
-from ekiben.report import html, junit, markdown, provider, terminal
-from ekiben.report.write import Document
+
+if TYPE_CHECKING:
+    from ekiben.report.provider import Provider
+    from ekiben.report.write import Document
 
 GITLAB_JUNIT, GITLAB_MARKDOWN = "ekiben-junit.xml", "ekiben-report.md"
 
@@ -25,6 +28,9 @@ class Form(StrEnum):
 def report(path: Path, form: Form = Form.TERMINAL, output: Path | None = None, *, post: bool = False) -> int:
     """Show the report.json at `path` (or in the folder `path`) on stdout, or write it to `output`; with `post` also
     where this CI shows it. Returns the exit code of the verdict in it."""
+    from ekiben.report import provider
+    from ekiben.report.write import Document
+
     document = Document.read(path)
     if output is None:
         sys.stdout.write(_rendered(document, form, colour=_coloured(os.environ)).rstrip("\n") + "\n")
@@ -35,7 +41,9 @@ def report(path: Path, form: Form = Form.TERMINAL, output: Path | None = None, *
     return document.verdict.outcome.exit_code
 
 
-def _rendered(document: Document, form: Form, *, colour: bool = False) -> str:
+def _rendered(document: "Document", form: Form, *, colour: bool = False) -> str:
+    from ekiben.report import html, junit, markdown, terminal
+
     measured, verdict = document.report, document.verdict
     if form is Form.TERMINAL:
         return terminal.render(measured, verdict, colour=colour)
@@ -49,8 +57,10 @@ def _coloured(environment: Mapping[str, str]) -> bool:
     return sys.stdout.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
-def _post(document: Document, found: provider.Provider) -> str:
+def _post(document: "Document", found: "Provider") -> str:
     """Show the report where `found` does; returns what was done, in a sentence."""
+    from ekiben.report import junit, markdown, provider
+
     text = markdown.render(document.report, document.verdict)
     if found.name == "github" and found.summary:
         summary = Path(found.summary)

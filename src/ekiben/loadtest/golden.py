@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationError
 
 from ekiben.errors import NotFoundError, UsageError
+from ekiben.loadtest.schemas import violation
 from ekiben.types import Value
 
 TOLERANCE = 1e-6
@@ -30,6 +31,7 @@ class GoldenExample(Value):
     request: Any
     response: Any
     route: str = Field("", pattern="^(/.*)?$", description="Where it is posted; empty: the file's own route.")
+    contract: dict[str, Any] | None = Field(None, description="JSON Schema of an answer that is not known in advance.")
     _right: bytes = PrivateAttr(b"")
 
     @cached_property
@@ -41,7 +43,7 @@ class GoldenExample(Value):
         """What kind of error an answer's body is, and a phrase that says more; both '' when it is right."""
         if body and body == self._right:  # most answers are like the one before, to the byte
             return "", ""
-        kind, phrase = check(self.response, body)
+        kind, phrase = check(self.response, body) if self.contract is None else keeps(self.contract, body)
         if not kind:
             self._right = body
         return kind, phrase
@@ -74,6 +76,15 @@ class Golden(Value):
                 f"golden answers {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
                 wanted='{"version": 1, "route": "/…", "examples": [{"request": …, "response": …}, …]}',
             ) from None
+
+
+def keeps(contract: Mapping[str, Any], body: bytes) -> tuple[str, str]:
+    """As `check`, for an answer of which only the JSON Schema is known."""
+    try:
+        kind, phrase = violation(contract, json.loads(body))
+    except ValueError:
+        return f"{CONTRACT}not JSON", f"wanted JSON, got {body[:60]!r}"
+    return (f"{CONTRACT}{kind}", phrase) if kind else ("", "")
 
 
 def check(expected: Any, body: bytes) -> tuple[str, str]:

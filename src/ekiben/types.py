@@ -432,6 +432,7 @@ class LoadReport(Value):
     machine: Machine | None = None
     comparison: Comparison | None = None
     search: Search | None = None
+    slower: float | None = None  # share of the requests slower than the limit of a search, or failed
 
     @property
     def valid(self) -> bool:

@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekiben.loadtest.arrivals import read_trace, shard
+from ekiben.loadtest.compare import compare
 from ekiben.loadtest.decision import checkpoints, hopeless, settled
 from ekiben.loadtest.golden import Golden
 from ekiben.loadtest.job import Job
 from ekiben.loadtest.phrases import ms
 from ekiben.loadtest.recorder import RECORD, UNFINISHED, Chunk, Collector
+from ekiben.loadtest.search import slower
 from ekiben.loadtest.summary import summarise
 from ekiben.types import LoadReport, Value
 
-SILENCE_S = 10.0  # without a word from a process, which speaks each second, it is lost
+SILENCE_S = 5.0  # without a word from a process, which speaks each second, it is lost
 LOOK_S = 0.1
 
 
@@ -35,6 +37,7 @@ class Share(Value):
     job: Job
     golden: Golden
     measured_s: float
+    other: Golden | None = None
     trace: bytes = b""
 
     def message(self) -> dict[str, Any]:
@@ -64,6 +67,7 @@ class Conductor:
         self.plan = job.plan.model_copy(update={"processes": workers})
         self._job, self._url, self._slo = job.model_copy(update={"plan": self.plan}), url, job.slo
         self._golden = Golden.read(job.golden)
+        self._other = Golden.read(job.against.golden) if job.against else None
         self._finish, self._say, self._halt = finish, say, halt
         self._trace = read_trace(Path(self.plan.trace)) if self.plan.trace else None
         self._longest = self.plan.longest_s if job.slo else self.plan.measure_s
@@ -92,6 +96,7 @@ class Conductor:
                 worker=worker,
                 job=self._job,
                 golden=self._golden,
+                other=self._other,
                 measured_s=self._longest,
                 trace=trace,
             )
@@ -185,6 +190,10 @@ class Conductor:
         recording = self._collector.recording().until(self.plan.warm_up_s + measured_s)
         report = summarise(recording, self.plan, measured_s=measured_s, stopped=self._stopped, **settings)
         update: dict[str, Any] = {"workers": self.plan.processes, "target_lost": bool(self._lost)}
+        if self._job.limit_ms:
+            update["slower"] = slower(recording, self.plan, self._job.limit_ms)
+        if against := self._job.against:
+            update["comparison"] = compare(recording, self.plan, against.a, against.b, against.settings_hash)
         if reason:
             update |= {"validity": "INVALID", "reason": reason}
         return report.model_copy(update=update)

@@ -20,6 +20,7 @@ from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
 from ekiben.files import write_atomically
+from ekiben.loadtest.compare import Blocks
 from ekiben.loadtest.conductor import Conductor, Share
 from ekiben.loadtest.generator import Generator, Outcome, Progress
 from ekiben.loadtest.golden import GoldenExample
@@ -52,12 +53,18 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc]  # untyped to mypy
     def ask(self, number: int, scheduled: float) -> Outcome:
         """Send arrival `number` and wait for its answer: one attempt. What this raises ends the run as INVALID."""
         began = time.monotonic()
-        example = self.example(number)
-        route = self.share.golden.route_of(example)
+        golden, connections, example, target = self.share.golden, self.connections, self.example(number), ""
+        if self.turns is not None and self.share.other:
+            own = number // self.share.job.plan.processes
+            target = "AB"[self.turns[own]] + " "
+            if not self.turns[own]:
+                golden, connections = self.share.other, self.other_connections
+                example = golden.examples[number % len(golden.examples)]
+        route = golden.route_of(example)
         timeout_s = self.share.job.plan.timeout_s
         body, kind, detail, answered = b"", "", "", False
         try:
-            status, body = self.connections.post(route, example.body, timeout_s)
+            status, body = connections.post(route, example.body, timeout_s)
         except gevent.Timeout:
             kind, detail = TIME_OUT, f"no complete answer within {timeout_s:g} s"
         except Exception as caught:
@@ -77,7 +84,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc]  # untyped to mypy
             exception=RuntimeError(kind) if kind else None,
             context={"lag_ms": (began - scheduled) * 1000.0, "service_ms": (now - began) * 1000.0},
         )
-        return Outcome(kind, detail, f"POST {route}", answered)
+        return Outcome(kind, detail, f"{target}POST {route}", answered)
 
     @task  # type: ignore[untyped-decorator]
     def offer(self) -> None:
@@ -89,10 +96,13 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc]  # untyped to mypy
             raise StopUser
         state.taken = True
         self.share = state.share
-        self.connections = Client(self.host)
+        self.connections, against = Client(self.host), self.share.job.against
+        self.other_connections = Client(against.url if against else self.host)
+        due = self.share.due()
+        self.turns = Blocks.of(self.share.job.plan).target(due) if against else None
         self.generator = state.generator = Generator(
             self.share.job.plan,
-            self.share.due(),
+            due,
             worker=self.share.worker,
             measured_s=self.share.measured_s,
             ask=self.ask,
@@ -103,6 +113,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc]  # untyped to mypy
         finally:
             self.generator.close()
             self.connections.close()
+            self.other_connections.close()
         raise StopUser
 
 

@@ -16,7 +16,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from ekiben.files import write_atomically
-from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Job
+from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Against, Job
 from ekiben.loadtest.slo import Slo
 from ekiben.processes import free_port
 from ekiben.types import BentoRef, LoadPlan, LoadReport
@@ -34,19 +34,31 @@ def run(
     subject: BentoRef | None,
     out: Path,
     slo: Slo | None = None,
+    against: Against | None = None,
+    limit_ms: float | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> LoadReport:
     """Offer the plan's load to `url` and return what was measured; blocks for warm-up + measured time + a few seconds.
 
-    With `slo` the run ends early when it can only FAIL, and is extended up to `plan.extend_to_s` while it is
-    undecided. Leaves job.json, result.json and locust.log in `out`. All processes of Locust are one process group:
-    they end when the caller does, and none is left when this returns. A Locust that fails, ends without a report or
-    outlasts its deadline gives an INVALID report.
+    With `slo` the run ends early when it can only FAIL, and is extended up to `plan.extend_to_s` while it is undecided.
+    With `against` that target is asked in turn with `url`, and the report has the comparison; with `limit_ms` it has
+    the share of slower requests. Leaves job.json, result.json and locust.log in `out`. All processes of Locust are one
+    process group: they end when the caller does, and none is left when this returns. A Locust that fails, ends without
+    a report or outlasts its deadline gives an INVALID report.
     """
     out.mkdir(parents=True, exist_ok=True)
     result = (out / "result.json").absolute()
     result.unlink(missing_ok=True)  # an older run's report must never stand for this one
-    job = Job(plan=plan, golden=golden.absolute(), result=result, subject=subject, slo=slo, parent=os.getpid())
+    job = Job(
+        plan=plan,
+        golden=golden.absolute(),
+        result=result,
+        subject=subject,
+        slo=slo,
+        against=against,
+        limit_ms=limit_ms,
+        parent=os.getpid(),
+    )
     job_file = (out / "job.json").absolute()
     write_atomically(job_file, job.model_dump_json(indent=2))
     started = datetime.now(UTC)

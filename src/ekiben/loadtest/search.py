@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ekiben.types import RatePoint, Search
+from ekiben.loadtest.recorder import Recording
+from ekiben.types import LoadPlan, RatePoint, Search
 
 BRACKET_S = 8.0
 BRACKET_RATIO = 1.3
@@ -221,6 +222,13 @@ def search(wanted: Wanted) -> Generator[Ask, Seen, Search]:
     )
 
 
+def slower(recording: Recording, plan: LoadPlan, limit_ms: float) -> float:
+    """Share of the measured requests that took longer than `limit_ms` or got no right answer; 1 where there is none."""
+    counted = recording.scheduled_s >= plan.warm_up_s
+    slow = counted & ((recording.latency_ms > limit_ms) | ~recording.ok)
+    return float(slow.sum() / counted.sum()) if counted.any() else 1.0
+
+
 def _sure(searcher: _Searcher, limited_by: LimitedBy, rate: float | None) -> str:
     objective, found = searcher.wanted.objective, searcher.crossing
     told = [f"No long probe confirmed a rate that holds {objective}."]
@@ -229,7 +237,7 @@ def _sure(searcher: _Searcher, limited_by: LimitedBy, rate: float | None) -> str
         told = [f"A probe of {seconds:.0f} s at {rate:.4g} requests/s held {objective}, as measured."]
     if found:
         told.append(
-            f"The knee is near {found.rate:.4g} requests/s, between {found.lower:.4g} and {found.upper:.4g}: {COVERAGE}."
+            f"The knee: about {found.rate:.4g} requests/s, between {found.lower:.4g} and {found.upper:.4g}; {COVERAGE}."
         )
         if found.upper / found.lower > WIDE:
             told.append("Too few requests, or a latency that hardly rises with the rate, leave it open: search longer.")

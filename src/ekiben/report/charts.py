@@ -27,9 +27,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Band:
-    """An area between two bounds, by (x, low, high); high None: without end."""
+    """An area between two bounds, by (x, low, high); high None: without end. `style` is "" (main) or bad."""
 
     points: Sequence[tuple[float, float, float | None]]
+    style: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,13 @@ class Chart:
     def _band(self, band: Band) -> Markup:
         upper = [self._at(x, self.y.high if high is None else high) for x, _, high in band.points]
         lower = [self._at(x, low) for x, low, _ in reversed(band.points)]
-        return Markup('<polygon class="band" points="{p}"/>').format(p=" ".join([*upper, *lower]))
+        return Markup('<polygon class="band {s}" points="{p}"/>').format(s=band.style, p=" ".join([*upper, *lower]))
 
     def _line(self, line: Line) -> Markup:
         path, pen_down = [], False
         for x, y in line.points:
-            if y is not None:
-                path.append(f"{'L' if pen_down else 'M'}{self._at(x, y)}")
+            if y is not None:  # h0: a point between two gaps is still drawn, as a dot
+                path.append(f"L{self._at(x, y)}" if pen_down else f"M{self._at(x, y)}h0")
             pen_down = y is not None
         return Markup('<path class="line {s}" d="{d}"/>').format(s=line.style, d="".join(path))
 

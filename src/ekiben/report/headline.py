@@ -13,6 +13,8 @@ Pairs = list[tuple[str, str]]
 def headline(verdict: Verdict) -> str:
     """What decided, in short: the worst check that did not pass, or that all did."""
     if unmet := [check for check in ordered(verdict) if check.outcome is not Outcome.PASS]:
+        if unmet[0].outcome is Outcome.ERROR:
+            return unmet[0].seen  # nothing else was judged
         rest = f", and {len(unmet) - 1} more" if len(unmet) > 1 else ""
         return f"{_decisive(unmet[0])}; wanted {unmet[0].wanted}{rest}"
     objectives = sum(check.name != "validity" for check in verdict.checks)

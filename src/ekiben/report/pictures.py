@@ -14,6 +14,9 @@ from ekiben.types import Comparison, LoadReport, Percentile, Resources, Search, 
 MAX_POINTS = 300
 """A chart is a few hundred pixels wide: what a day of seconds would add is only bytes."""
 
+MIN_COUNT = 3
+"""The least top of an axis that counts: below it the ticks would not be whole."""
+
 
 def of_latency(report: LoadReport) -> list[Chart]:
     """Latency by percentile, then what happened over time, as far as it was measured."""
@@ -53,15 +56,16 @@ def _over_time(report: LoadReport) -> Iterator[Chart]:
     points = stretches(report.series, MAX_POINTS)
     each = "each second" if points[0].seconds == 1 else f"in {duration(points[0].seconds)}"
     warm_up = min(report.settings.warm_up_s, end)
-    cut = [Span("shade", 0.0, warm_up, "warm-up, not judged")] if warm_up else []
+    cut = [Span("shade", 0.0, warm_up, "warm-up")] if warm_up else []
 
     def line(label: str, style: str, value: Callable[[Stretch], float | None]) -> Line:
-        return Line(label, style, [(s.middle_s, value(s)) for s in points])
+        only = points[0] if len(points) == 1 else None  # one point is no line
+        ends = [(only.at_s, value(only)), (only.at_s + only.seconds, value(only))] if only else []
+        return Line(label, style, ends or [(s.middle_s, value(s)) for s in points])
 
     slowest = max((s for s in report.series if not s.warm_up and s.p99_ms), key=lambda s: s.p99_ms or 0, default=None)
     worst = f" The worst second, at {slowest.at_s} s, had a p99 of {ms(slowest.p99_ms)} ms." if slowest else ""
     p99, bounds, length = _windows(report.windows, lambda w: _level(w, 99.0))
-    said = f"95 % bounds for each {length}" if length else ""
     judged = [Line(f"p99 of {length}", "a", p99)] if length else []
     worst_of = "" if points[0].seconds == 1 else "worst second's "
     latency = [*judged, line(f"{worst_of}p99 {each}", "a thin" if judged else "a", lambda s: s.p99_ms)]
@@ -75,7 +79,7 @@ def _over_time(report: LoadReport) -> Iterator[Chart]:
             lines=[*latency, line(f"p50 {each}", "b", lambda s: s.p50_ms)],
             bands=bounds,
             spans=cut,
-            key=[("band", said)] if said else (),
+            key=[("band", "95 % bounds")] if length else (),
         )
     yield Chart(
         title="Offered and answered",
@@ -93,14 +97,14 @@ def _over_time(report: LoadReport) -> Iterator[Chart]:
         unit="requests",
         alternative=f"Sent and not yet answered; at most {max(s.in_flight for s in points):,} at the end of a second.",
         x=axes.time(end),
-        y=axes.linear(_most([s.in_flight for s in points])),
+        y=axes.linear(max(MIN_COUNT, *(s.in_flight for s in points))),
         lines=[line("in flight", "a", lambda s: s.in_flight)],
         spans=cut,
     )
 
 
 def _errors(report: LoadReport, points: Sequence[Stretch], each: str, cut: Sequence[Span]) -> Chart:
-    shares, bounds, length = _windows(report.windows, _failed)
+    shares, bounds, length = _windows(report.windows, _failed, "bad")
     judged = [Line(f"of {length}", "bad", shares)] if length else []
     per_second = [(s.middle_s, None if s.failed_share is None else s.failed_share * 100) for s in points]
     total = percent(report.error_rate.value) if report.error_rate else "an unknown share"
@@ -113,7 +117,7 @@ def _errors(report: LoadReport, points: Sequence[Stretch], each: str, cut: Seque
         lines=[*judged, Line(each, "bad thin" if judged else "bad", per_second)],
         bands=bounds,
         spans=cut,
-        key=[("band", f"95 % bounds for each {length}")] if length else (),
+        key=[("band bad", "95 % bounds")] if length else (),
     )
 
 
@@ -121,7 +125,7 @@ Bounds = tuple[float | None, float, float | None]  # value, low, high; None: wit
 
 
 def _windows(
-    windows: Sequence[Window], figure: Callable[[Window], Bounds | None]
+    windows: Sequence[Window], figure: Callable[[Window], Bounds | None], style: str = ""
 ) -> tuple[list[Point], list[Band], str]:
     """A stepped line and its bounds, as far as windows have the figure; and how long a window is, '' without any."""
     points: list[Point] = []
@@ -136,7 +140,7 @@ def _windows(
         value, low, high = found
         points += [(end, value) for end in ends]
         bands[-1] += [(end, low, high) for end in ends]
-    drawn = [Band(band) for band in bands if band]
+    drawn = [Band(band, style) for band in bands if band]
     return points, drawn, duration(round(windows[0].seconds, 2)) if drawn else ""
 
 
@@ -183,9 +187,9 @@ def of_server(report: LoadReport) -> list[Chart]:
             unit=unit,
             alternative=f"Mean {sum(known) / len(known):,.4g}, at most {max(known):,.4g}, {unit}.",
             x=axes.time(end),
-            y=axes.linear(max(known)),
+            y=axes.linear(max(MIN_COUNT, *known)),
             lines=[Line(title, "a", points)],
-            spans=[Span("shade", 0.0, warm_up, "warm-up, not judged")] if warm_up else (),
+            spans=[Span("shade", 0.0, warm_up, "warm-up")] if warm_up else (),
         )
 
     return [

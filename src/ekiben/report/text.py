@@ -23,8 +23,9 @@ def shortened(text: str, most: int = MAX_SHOWN) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`90 s`, `12 min`, `1.5 h`: as short as it stays exact to a hundredth."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size and round(seconds / size, 2) * size == seconds:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} s"
+    """`90 s`, `12 min`, `23 h 59 min`."""
+    if seconds < 120 or seconds != round(seconds):
+        return f"{seconds:g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return " ".join(f"{count} {unit}" for count, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if count)

@@ -72,7 +72,7 @@ def _over_time(report: LoadReport) -> Iterator[Chart]:
     if any(s.p99_ms is not None for s in points):
         yield Chart(
             title="Latency over time",
-            unit="ms",
+            unit="ms; the top edge is without end" if any(y == math.inf for _, y in p99) else "ms",
             alternative=f"Of the right answers.{worst}{_worst_window(report.windows, length)}",
             x=axes.time(end),
             y=axes.linear(_most([s.p99_ms for s in points] + [high for b in bounds for _, _, high in b.points])),
@@ -145,8 +145,15 @@ def _windows(
 
 
 def _level(window: Window, level: float) -> Bounds | None:
+    """What is infinite lies on the top edge of the chart, so that it does not look as if it were not known."""
     found = next((p for p in window.percentiles if p.level == level), None)
-    return (found.ms, found.lower_ms, found.upper_ms) if found and found.lower_ms is not None else None
+    if found is None:
+        return None
+    return (
+        math.inf if found.ms is None else found.ms,
+        math.inf if found.lower_ms is None else found.lower_ms,
+        found.upper_ms,
+    )
 
 
 def _failed(window: Window) -> Bounds | None:
@@ -155,12 +162,10 @@ def _failed(window: Window) -> Bounds | None:
 
 
 def _worst_window(windows: Sequence[Window], length: str) -> str:
-    found: list[tuple[Window, Percentile]] = [
-        (w, p) for w in windows for p in w.percentiles if p.level == 99.0 and p.ms is not None
-    ]
+    found: list[tuple[Window, Percentile]] = [(w, p) for w in windows for p in w.percentiles if p.level == 99.0]
     if not found:
         return ""
-    at, worst = max(found, key=lambda pair: pair[1].ms or 0)
+    at, worst = max(found, key=lambda pair: math.inf if pair[1].ms is None else pair[1].ms)
     return (
         f" The worst {length}, from {at.at_s:g} s on, had a p99 of {ms(worst.ms)} ms "
         f"({ms(worst.lower_ms)} to {ms(worst.upper_ms)})."
@@ -277,4 +282,4 @@ def of_comparison(comparison: Comparison) -> Chart | None:
 
 
 def _most(values: Sequence[float | None]) -> float:
-    return max((v for v in values if v is not None), default=1.0)
+    return max((v for v in values if v is not None and v < math.inf), default=1.0)

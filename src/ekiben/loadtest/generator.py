@@ -12,7 +12,7 @@ import numpy as np
 from gevent.pool import Group
 from numpy.typing import NDArray
 
-from ekiben.loadtest.recorder import DROPPED, Chunk, Writer
+from ekiben.loadtest.recorder import DROPPED, TIME_OUT, Chunk, Writer
 from ekiben.loadtest.timer import Timer
 from ekiben.types import LoadPlan
 
@@ -23,7 +23,9 @@ BREATH = 16  # late starts, after which those that were spawned get their turn
 SILENT_S = 1.0
 SILENT = 10
 """A service or network that has answered before, but none of the last SILENT requests or more of the last SILENT_S or
-longer, may be lost: then it is asked once more, after the load."""
+longer, may be lost: then it is asked again after the load."""
+PATIENCE_S = 10.0
+"""For so long a service may go on working off requests that nobody waits for any more."""
 
 
 class Outcome(NamedTuple):
@@ -170,15 +172,12 @@ class Generator:
         last = self._answered_at
         if last is None or self._silent < SILENT or self._end - last < SILENT_S:
             return ""
-        deadline = time.monotonic() + 2 * self._plan.timeout_s  # time to work off what was not waited for
-        while True:
-            outcome = self._ask(0, time.monotonic())
-            if outcome.answered:
-                return ""
-            if time.monotonic() >= deadline - self._plan.timeout_s:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (outcome := self._ask(0, time.monotonic())).answered:
+            if time.monotonic() >= deadline or outcome.kind != TIME_OUT:
                 since = last - self._origin
                 return f"nothing answered after second {since:.1f}, nor when the load was over: {outcome.kind}"
-            gevent.sleep(0.2)
+        return ""
 
     def _tick(self) -> None:
         for number in range(1, 2**32):

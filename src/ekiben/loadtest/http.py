@@ -14,7 +14,6 @@ import httptools
 from gevent import socket as gsocket
 from gevent.ssl import SSLContext
 
-TIME_OUT = "time-out"
 MAX_ANSWER = 64 * 1024 * 1024  # bytes
 
 

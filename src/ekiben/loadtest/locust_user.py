@@ -24,9 +24,10 @@ from ekiben.loadtest.compare import Blocks
 from ekiben.loadtest.conductor import Conductor, Share
 from ekiben.loadtest.generator import Generator, Outcome, Progress
 from ekiben.loadtest.golden import GoldenExample
-from ekiben.loadtest.http import TIME_OUT, Client
+from ekiben.loadtest.http import Client
 from ekiben.loadtest.job import ERROR, PROGRESS, Job
 from ekiben.loadtest.options import add_options, job_of
+from ekiben.loadtest.recorder import TIME_OUT
 from ekiben.types import LoadReport
 
 MASTER_SILENCE_S = 10.0  # a master answers each heartbeat, one a second
@@ -219,9 +220,9 @@ def _on_broken(environment: Environment, msg: Any, **_: Any) -> None:
 @events.user_error.add_listener  # type: ignore[untyped-decorator]
 def _on_user_error(user_instance: Any, exception: BaseException, **_: Any) -> None:
     """Locust would wait for ever for a user that failed in on_start, or run its task again."""
-    environment = user_instance.environment
-    if isinstance(user_instance, OpenLoopUser):
-        environment.runner.send_message(BROKEN, _complain(exception))
+    user = getattr(user_instance, "user", user_instance)  # it may be the set of tasks that Locust made of a user
+    if isinstance(user, OpenLoopUser):
+        user.environment.runner.send_message(BROKEN, _complain(exception))
 
 
 def _send(environment: Environment, share: Share, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 OK = ""
 DROPPED = "dropped"
 UNFINISHED = "unfinished"
+TIME_OUT = "time-out"
 OTHER = "other"
 MAX_EXAMPLE = 300
 MAX_KINDS = 1_000  # of errors, of each process; what comes later is OTHER

@@ -406,7 +406,7 @@ class LoadReport(Value):
     validity: Literal["VALID", "INVALID"]
     reason: str = ""  # why it is INVALID
     target_lost: bool = False  # INVALID because the service answered at first, and at the end no more
-    subject: BentoRef | None = None
+    subject: BentoRef | ImageRef | None = None
     url: str
     endpoint: str = ""  # such as "POST /predict"
     started: datetime
@@ -432,11 +432,17 @@ class LoadReport(Value):
     machine: Machine | None = None
     comparison: Comparison | None = None
     search: Search | None = None
+    settings_hash: str = ""  # of all that must be equal for two reports to be comparable
+    payload: str = ""  # where the requests came from
     slower: float | None = None  # share of the requests slower than the limit of a search, or failed
 
     @property
     def valid(self) -> bool:
         return self.validity == "VALID"
+
+    @property
+    def bento(self) -> BentoRef | None:
+        return self.subject.bento if isinstance(self.subject, ImageRef) else self.subject
 
     def percentile(self, level: float) -> Percentile | None:
         return next((p for p in self.percentiles if p.level == level), None)

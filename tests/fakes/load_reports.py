@@ -12,6 +12,7 @@ from ekiben.types import (
     Difference,
     EndpointReport,
     ErrorKind,
+    ImageRef,
     LoadPlan,
     LoadReport,
     Machine,
@@ -25,6 +26,7 @@ from tests.fakes.recording import Recorder
 
 MODEL = ModelVersion.parse("acme/vision/digits:v3", "0123456789abcdef" * 2)
 BENTO = BentoRef(name="digits", version="abc123", digest="f" * 64, model=MODEL)
+IMAGE = ImageRef(repository="registry.example/team/digits", digest=f"sha256:{'e' * 64}", bento=BENTO)
 HOSTILE = "<script>alert(1)</script> | `code` [x](http://evil) @somebody \x1b[31m\n# heading \u202egpj.exe"
 STARTED = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
 MACHINE = Machine(
@@ -172,6 +174,7 @@ def everything() -> LoadReport:
     )
     return whole.model_copy(
         update={
+            "subject": IMAGE,
             "endpoints": by_endpoint,
             "resources": resources(22),
             "machine": MACHINE,

@@ -14,7 +14,7 @@ from ekiben.report import html, markdown, terminal
 from ekiben.report.axes import ticks
 from ekiben.report.write import Document, write
 from ekiben.types import LoadPlan, Outcome, Verdict
-from tests.fakes.load_reports import BENTO, HOSTILE, MODEL, crashed, everything, long, measured
+from tests.fakes.load_reports import BENTO, HOSTILE, IMAGE, MODEL, crashed, everything, long, measured
 
 SLO = Slo(objectives={"p99": 250.0, "error_rate": 0.005, "achieved_rate": 0.95})
 CASES = {
@@ -107,9 +107,9 @@ def test_any_answer_leaves_the_markdown_table_whole(example: str) -> None:
 
 
 def test_the_lineage_is_in_every_form_for_people() -> None:
-    report = CASES["pass"]
+    report = CASES["everything"]
     for text in (html.render(report, judge(report, SLO)), markdown.render(report, judge(report, SLO))):
-        assert str(MODEL) in text and MODEL.digest in text and BENTO.tag in text
+        assert str(MODEL) in text and MODEL.digest in text and BENTO.tag in text and str(IMAGE) in text
 
 
 @pytest.mark.parametrize("case", CASES)

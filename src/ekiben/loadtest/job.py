@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ekiben.loadtest.slo import Slo
-from ekiben.types import BentoRef, LoadPlan, Value
+from ekiben.types import BentoRef, ImageRef, LoadPlan, Value
 
 JOB = "EKIBEN_LOADTEST"
 """Path of the job's file."""
@@ -33,7 +33,7 @@ class Job(Value):
     plan: LoadPlan
     golden: Path
     result: Path
-    subject: BentoRef | None = None
+    subject: BentoRef | ImageRef | None = None
     slo: Slo | None = None
     """Objectives by which the run is ended early or extended; None: it lasts as long as planned."""
     against: Against | None = None

@@ -19,7 +19,7 @@ from ekiben.files import write_atomically
 from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Against, Job
 from ekiben.loadtest.slo import Slo
 from ekiben.processes import free_port
-from ekiben.types import BentoRef, LoadPlan, LoadReport
+from ekiben.types import BentoRef, ImageRef, LoadPlan, LoadReport
 
 START_S = 30.0  # for Locust to start, on a busy machine
 END_S = 30.0  # to notice what was lost, compute, write and end
@@ -31,7 +31,7 @@ def run(
     url: str,
     golden: Path,
     plan: LoadPlan,
-    subject: BentoRef | None,
+    subject: BentoRef | ImageRef | None,
     out: Path,
     slo: Slo | None = None,
     against: Against | None = None,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ekiben.loadtest.course import series, windows
 from ekiben.loadtest.measures import measure, right_answers
 from ekiben.loadtest.recorder import DROPPED, UNFINISHED, Recording
-from ekiben.types import BentoRef, EndpointReport, ErrorKind, LoadPlan, LoadReport
+from ekiben.types import BentoRef, EndpointReport, ErrorKind, ImageRef, LoadPlan, LoadReport
 
 LEVELS = (10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.99)
 MAX_LAG_P99_MS = 50.0
@@ -28,7 +28,7 @@ def summarise(
     url: str,
     endpoint: str,
     started: datetime,
-    subject: BentoRef | None,
+    subject: BentoRef | ImageRef | None,
     measured_s: float | None = None,
     stopped: str = "",
 ) -> LoadReport:

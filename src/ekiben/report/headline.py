@@ -2,7 +2,7 @@
 
 from ekiben.loadtest.phrases import ms, percent, percent_range
 from ekiben.report.text import duration
-from ekiben.types import Check, LoadPlan, LoadReport, Outcome, Percentile, Proportion, Verdict
+from ekiben.types import Check, ImageRef, LoadPlan, LoadReport, Outcome, Percentile, Proportion, Verdict
 
 WORST_FIRST = [Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS]
 LEVELS = (50.0, 95.0, 99.0, 99.9)
@@ -68,11 +68,13 @@ def summary(report: LoadReport, verdict: Verdict) -> dict[str, str | float]:
 def lineage(report: LoadReport) -> Pairs:
     """What was tested, from the model to the address."""
     found = [("Service", f"{report.url} · {report.endpoint}" if report.endpoint else report.url)]
-    if report.subject is not None:
-        bento, model = report.subject, report.subject.model
+    if isinstance(report.subject, ImageRef):
+        found.insert(0, ("Image", str(report.subject)))
+    bento = report.bento
+    if bento is not None:
         found = [
-            ("Model", str(model)),
-            ("W&B digest", model.digest or "not known"),
+            ("Model", str(bento.model)),
+            ("W&B digest", bento.model.digest or "not known"),
             ("Bento", bento.tag),
             ("Bento digest", bento.digest),
             *found,

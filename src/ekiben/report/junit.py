@@ -17,7 +17,7 @@ def render(report: LoadReport, verdict: Verdict) -> str:
     failures = outcomes[Outcome.FAIL] + outcomes[Outcome.INCONCLUSIVE]
     lasted = f"{report.settings.warm_up_s + (report.measured_s or report.settings.measure_s):.3f}"
     counts = {"tests": str(len(verdict.checks)), "failures": str(failures), "errors": str(outcomes[Outcome.ERROR])}
-    name = f"load test of {report.subject.name}" if report.subject else "load test"
+    name = f"load test of {report.bento.name}" if report.bento else "load test"
     root = ET.Element("testsuites", {"name": "ekiben", "time": lasted, **counts})
     started = f"{report.started:%Y-%m-%dT%H:%M:%S}"
     suite = ET.SubElement(root, "testsuite", {"name": name, "time": lasted, "timestamp": started, **counts})

@@ -120,9 +120,10 @@ def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
             plan=plan,
             subject=candidate,
             out=out,
+            slo=wanted,
             on_progress=lambda line: print(line, flush=True),  # noqa: T201
         )
-        if report.valid:
+        if report.valid or report.target_lost:
             break
         # The generator was at fault, not the service: that says nothing about the release, so it is measured again.
         print(f"INVALID: {report.reason}", flush=True)  # noqa: T201

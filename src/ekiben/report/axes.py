@@ -35,7 +35,7 @@ def linear(maximum: float) -> Axis:
 
 def around_zero(low: float, high: float, unit: str) -> Axis:
     """Both ways from 0, to at least `low` and `high`; each tick has its sign and the unit."""
-    step = ticks(max(-low, high))[1]
+    step = ticks(max(-low, high, 0.1))[1]  # what is smaller is no difference to look at
     first, last = min(-1, math.floor(low / step)), max(1, math.ceil(high / step))
     values = [round(step * i, 10) for i in range(first, last + 1)]
     return Axis(values[0], values[-1], [(v, f"{v:+,g}{unit}".replace("-", "−") if v else f"0{unit}") for v in values])

@@ -26,8 +26,8 @@ def headline(verdict: Verdict) -> str:
 def _decisive(check: Check) -> str:
     """What was seen without the details in brackets; but where it is their bounds that leave it open, with these."""
     short, _, details = check.seen.partition(" (")
-    bounds = details.partition(", n=")[0]
-    return f"{short} ({bounds})" if check.outcome is Outcome.INCONCLUSIVE and "bounds" in bounds else short
+    bounds = details.removesuffix(")").partition(", n=")[0]
+    return f"{short} ({bounds})" if check.outcome is Outcome.INCONCLUSIVE and "95%" in bounds else short
 
 
 def ordered(verdict: Verdict) -> list[Check]:
@@ -99,12 +99,15 @@ def settings(report: LoadReport) -> Pairs:
     found += [("Warm-up, not judged", duration(plan.warm_up_s)), ("Measured", _measured(report))]
     if report.stopped:
         found.append(("Ended because", report.stopped))
+    if report.payload:
+        found.append(("Requests from", report.payload))
     return [
         *found,
         ("Time-out", f"{duration(plan.timeout_s)} for the whole answer"),
         ("Generator", f"{report.workers} {'process' if report.workers == 1 else 'processes'}"),
         ("Generator's lag", f"p99 {report.lag_p99_ms:.1f} ms, at most {report.lag_max_ms:.1f} ms"),
         ("Started", f"{report.started:%Y-%m-%d %H:%M:%S} UTC"),
+        *([("Settings' hash", report.settings_hash)] if report.settings_hash else []),
         ("Schema version", str(report.schema_version)),
     ]
 
@@ -121,11 +124,11 @@ def _rate(plan: LoadPlan) -> str:
 
 
 def _measured(report: LoadReport) -> str:
-    plan, measured = report.settings, report.measured_s or report.settings.measure_s
-    text = duration(round(measured, 2))
-    if round(measured, 2) != plan.measure_s:
+    plan, measured = report.settings, round(report.measured_s, 2)
+    text = duration(measured) if measured else "nothing"
+    if measured != plan.measure_s:
         text += f" of {duration(plan.measure_s)} planned"
-    return text + (f", extended to {duration(plan.extend_to_s)} at most" if plan.extend_to_s > plan.measure_s else "")
+    return text + (f", at most {duration(plan.extend_to_s)}" if plan.extend_to_s > plan.measure_s else "")
 
 
 def machine(report: LoadReport) -> Pairs:

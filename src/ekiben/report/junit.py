@@ -15,7 +15,7 @@ def render(report: LoadReport, verdict: Verdict) -> str:
     """
     outcomes = Counter(check.outcome for check in verdict.checks)
     failures = outcomes[Outcome.FAIL] + outcomes[Outcome.INCONCLUSIVE]
-    lasted = f"{report.settings.warm_up_s + (report.measured_s or report.settings.measure_s):.3f}"
+    lasted = f"{report.settings.warm_up_s + report.measured_s:.3f}"
     counts = {"tests": str(len(verdict.checks)), "failures": str(failures), "errors": str(outcomes[Outcome.ERROR])}
     name = f"load test of {report.bento.name}" if report.bento else "load test"
     root = ET.Element("testsuites", {"name": "ekiben", "time": lasted, **counts})

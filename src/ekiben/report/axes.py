@@ -78,7 +78,7 @@ def ticks(maximum: float) -> list[float]:
 
 
 def number(value: float) -> str:
-    """At most five characters up to 999 million: `0.05`, `250`, `5,000`, `20k`, `1.5M`."""
+    """In short: `0.05`, `250`, `5,000`, `20k`, `1.5M`."""
     for size, suffix in ((1e6, "M"), (1e4, "k")):
         if value >= size:
             return f"{value / (1e3 if suffix == 'k' else size):,.4g}{suffix}"

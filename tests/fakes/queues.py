@@ -19,7 +19,8 @@ def service_times(kind: str, n: int, random: np.random.Generator) -> Times:
         return np.ones(n)
     if kind == "two speeds":  # one request in ten takes five times as long
         return np.where(random.random(n) < 0.1, 5.0, 1.0) / 1.4
-    variance = math.log(1 + 1.5**2)  # log-normal with a coefficient of variation of 1.5
+    variation = {"log-normal": 1.5, "heavy log-normal": 2.0}[kind]
+    variance = math.log(1 + variation**2)
     return random.lognormal(-variance / 2, math.sqrt(variance), n)
 
 
@@ -41,3 +42,18 @@ def true_p99_ms(kind: str, capacity: float, utilisation: float) -> float:
     random = np.random.default_rng(12345)
     due = np.cumsum(random.exponential(1 / utilisation, 3_000_000))
     return float(np.quantile(latencies(due, service_times(kind, len(due), random))[20_000:], 0.99)) / capacity * 1000
+
+
+@cache
+def true_quantile(kind: str, utilisation: float, level: float) -> float:
+    """The latency that `level` percent of the requests keep in the long run, in mean service times."""
+    if kind == "exponential":
+        return math.log(1 / (1 - level / 100)) / (1 - utilisation)
+    return float(np.percentile(_long_run(kind, utilisation), level))
+
+
+@cache
+def _long_run(kind: str, utilisation: float) -> Times:
+    random = np.random.default_rng(54321)
+    due = np.cumsum(random.exponential(1 / utilisation, 6_000_000))
+    return latencies(due, service_times(kind, len(due), random))[20_000:]

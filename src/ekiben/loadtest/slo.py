@@ -153,6 +153,13 @@ def describe(name: str, limit: float) -> str:
     return f"{name.replace('_', ' ')} {relation} {percent(limit)}"
 
 
+def needed(name: str, limit: float) -> int:
+    """Fewest requests that can prove the objective."""
+    if name in PERCENTILES:
+        return min_samples_percentile(PERCENTILES[name])
+    return min_samples_proportion(limit if name == "error_rate" else 1 - limit)
+
+
 def judge(report: LoadReport, slo: Slo, *, live: bool = True) -> Verdict:
     """One check for the run's validity and one for each objective. `live`: whether there is a live release; without
     one there is nothing to be slower than."""
@@ -200,13 +207,13 @@ def _allowance(text: str, origin: str) -> Allowance:
 
 
 def _require(plan: LoadPlan, endpoint: str, share: float, name: str, limit: float) -> None:
-    count, needed = int(offered(plan) * share), _needed(name, limit)
-    if count >= needed:
+    count, fewest = int(offered(plan) * share), needed(name, limit)
+    if count >= fewest:
         return
     where = f" to {endpoint}" if endpoint else ""
     rate = plan.profile[-1][1] if plan.profile else plan.rate
     # Poisson arrivals vary in number: four standard deviations leave room.
-    missing = (needed + 4 * math.sqrt(needed)) / share
+    missing = (fewest + 4 * math.sqrt(fewest)) / share
     missing -= offered(plan) if plan.profile else plan.rate * plan.longest_s
     if plan.trace or not rate:
         advice = "offer more requests"
@@ -215,15 +222,9 @@ def _require(plan: LoadPlan, endpoint: str, share: float, name: str, limit: floa
     at = "" if plan.trace or plan.profile else f" at {plan.rate:g} requests/s"
     raise UsageError(
         f"a run of {plan.longest_s:g} s{at} has {count:,} requests{where}: too few to prove {describe(name, limit)}",
-        wanted=f"at least {needed:,} requests{where}",
+        wanted=f"at least {fewest:,} requests{where}",
         next_step=f"{advice} ([load] duration, or extend_to, in slo.toml), or ask for less",
     )
-
-
-def _needed(name: str, limit: float) -> int:
-    if name in PERCENTILES:
-        return min_samples_percentile(PERCENTILES[name])
-    return min_samples_proportion(limit if name == "error_rate" else 1 - limit)
 
 
 def _part(report: LoadReport, endpoint: str) -> LoadReport | EndpointReport | None:

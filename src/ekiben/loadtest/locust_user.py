@@ -19,13 +19,14 @@ from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
+from ekiben.errors import EkibenError
 from ekiben.files import write_atomically
 from ekiben.loadtest.compare import Blocks
 from ekiben.loadtest.conductor import Conductor, Share
 from ekiben.loadtest.generator import Generator, Outcome, Progress
 from ekiben.loadtest.golden import GoldenExample
 from ekiben.loadtest.http import Client
-from ekiben.loadtest.job import ERROR, PROGRESS, Job
+from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Job
 from ekiben.loadtest.options import add_options, job_of
 from ekiben.loadtest.recorder import TIME_OUT
 from ekiben.types import LoadReport
@@ -161,7 +162,7 @@ def _begin(environment: Environment, runner: Any, **_: Any) -> None:
         runner.register_message(BROKEN, _on_broken)
         environment.events.test_start.add_listener(_on_test_start)
         environment.events.test_stop.add_listener(_on_test_stop)
-        if parent := job_of(environment).parent:
+        if JOB in os.environ and (parent := job_of(environment).parent):
             gevent.spawn(_die_with, parent)
     runner.register_message(SHARE, _on_share)
     runner.register_message(HALT, _on_halt)
@@ -257,8 +258,9 @@ def _say(line: str) -> None:
 
 
 def _complain(error: BaseException) -> str:
-    """Say what is broken, in one line: the last of the traceback."""
-    reason = traceback.format_exception_only(error)[-1].strip()
+    """Say what is broken, in one line: a user's mistake as it says itself, else the last line of the traceback."""
+    text = str(error) if isinstance(error, EkibenError) else traceback.format_exception_only(error)[-1]
+    reason = "; ".join(text.strip().splitlines())
     print(f"{ERROR}{reason}", file=sys.stderr, flush=True)  # noqa: T201
     return reason
 

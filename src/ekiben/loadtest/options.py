@@ -5,6 +5,8 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ekiben.errors import UsageError
 from ekiben.loadtest.job import GOLDEN, JOB, Job
 from ekiben.loadtest.slo import Slo, parse
@@ -47,7 +49,12 @@ def job_of(environment: Any) -> Job:
     if not given.golden:
         raise UsageError(f"no golden answers: set {GOLDEN} or --golden to the golden.json of the model under test")
     fields = {name: getattr(given, option) for option, name in FIELDS.items()}
-    plan = LoadPlan(**fields, profile=profile(given.rate_profile), users=given.num_users or 1)
+    try:
+        plan = LoadPlan(**fields, profile=profile(given.rate_profile), users=given.num_users or 1)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = next((option for option, name in FIELDS.items() if name in first["loc"]), "rate-profile")
+        raise UsageError(f"--{option.replace('_', '-')}: {first['msg']}") from None
     objectives = dict(parse(part, origin="--slo ") for part in given.slo.split(",") if part.strip())
     slo = Slo(objectives=objectives) if objectives else None
     return Job(plan=plan, golden=Path(given.golden), result=Path(given.result), slo=slo)

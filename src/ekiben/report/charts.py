@@ -4,12 +4,13 @@ Places are given in percent of the plot, so that a chart takes any width while i
 areas, which SVG cannot place so, are in a stretched inner picture.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ekiben.report.axes import Axis
+from ekiben.report.axes import Axis, linear
 
 INNER = 1000  # the inner picture's own width and height
 
@@ -156,3 +157,18 @@ class Chart:
 
 def _joined(parts: Iterable[Markup]) -> Markup:
     return Markup("").join(parts)
+
+
+def scaled(values: Iterable[float | None], bands: Sequence[Band], unit: str) -> tuple[Axis, str]:
+    """An axis that holds all finite values, and bounds up to three times the highest: one that is far off would leave no
+    room for the rest. With the unit, which says so where something lies beyond the axis."""
+    values = list(values)
+    highs = [high for band in bands for _, _, high in band.points]
+    most = _highest(values)
+    axis = linear(max(most, min(3 * most, _highest([most, *highs]))))
+    beyond = any(v == math.inf for v in values) or any(high is None or high > axis.high for high in highs)
+    return axis, f"{unit}, cut off at the top" if beyond else unit
+
+
+def _highest(values: Iterable[float | None]) -> float:
+    return max((v for v in values if v is not None and v < math.inf), default=1.0)

@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ekiben.loadtest.phrases import ms, percent
-from ekiben.report import headline, pictures
+from ekiben.report import course, headline, pictures
 from ekiben.report.series import stretches
 from ekiben.report.text import duration, printable, shortened
 from ekiben.types import LoadReport, Verdict
@@ -25,7 +25,7 @@ def render(report: LoadReport, verdict: Verdict) -> str:
         verdict=verdict,
         checks=[(check, *_split(check.seen)) for check in headline.ordered(verdict)],
         latency=pictures.of_latency(report),
-        server=pictures.of_server(report),
+        server=course.of_server(report),
         knee=search and pictures.of_search(search),
         difference=comparison and pictures.of_comparison(comparison),
         stretches=stretches(report.series, MAX_ROWS),

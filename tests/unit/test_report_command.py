@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,3 +180,31 @@ def test_a_verdict_without_checks_has_every_form(tmp_path: Path, capsys: pytest.
     for form in Form:
         assert report(path, form) == 11
         assert "INCONCLUSIVE" in capsys.readouterr().out
+
+
+def test_what_cannot_be_written_is_said(saved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path, tmp_path / "file" / "below.html"):
+        with pytest.raises(UsageError, match="cannot be written"):
+            report(saved, Form.HTML, output)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    with pytest.raises(UsageError, match="cannot be written"):
+        report(saved, post=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["report.json"], 10, "FAIL  no p99"),
+        ([".", "--format", "markdown"], 10, "### ❌ Load test FAIL"),
+        (["nowhere"], 3, "no load report at nowhere"),
+        (["report.html"], 2, "not a load report"),
+        (["report.json", "--format", "pdf"], 2, "--format"),
+        (["report.json", "--post"], 2, "--post: this is no CI job"),
+    ],
+)
+def test_the_command_line(saved: Path, arguments: list[str], code: int, said: str) -> None:
+    command = [sys.executable, "-m", "ekiben.cli", "loadtest", "report", *arguments]
+    done = subprocess.run(command, cwd=saved.parent, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code and said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

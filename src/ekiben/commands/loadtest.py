@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ekiben.commands import report as saved
 from ekiben.commands.live import interruptible, progress
 
 if TYPE_CHECKING:
@@ -160,6 +161,22 @@ def compare(
     _show(done, as_json)
 
 
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="A saved report.json, or the folder that it is in.")],
+    form: Annotated[saved.Form, typer.Option("--format", help="What to make of it.")] = saved.Form.TERMINAL,
+    output: Annotated[Path | None, typer.Option(help="File to write; by default it is printed.")] = None,
+    post: Annotated[
+        bool, typer.Option("--post", help="Also show it where this CI does: GitHub's step summary, GitLab's artifacts.")
+    ] = False,
+) -> None:
+    """Show a saved report in any form; the exit code is its verdict's: 0 PASS, 10 FAIL, 11 INCONCLUSIVE, 12 ERROR.
+
+    Example: ekiben loadtest report report.json --format html --output report.html
+    """
+    raise typer.Exit(saved.report(path, form, output, post=post))
+
+
 def _order(
     kind: str,
     out: Path | None,
@@ -199,8 +216,6 @@ def _seconds(flag: str, text: str) -> float:
 
 
 def _show(done: "Done", as_json: bool) -> None:
-    from ekiben.commands.report import Form, report
-
     if as_json:
         measured = done.report
         _out(
@@ -212,7 +227,7 @@ def _show(done: "Done", as_json: bool) -> None:
             }
         )
     else:
-        report(done.path, Form.TERMINAL)
+        saved.report(done.path)
         sys.stdout.write(f"\n  {done.path.parent / 'report.html'}\n")
     raise typer.Exit(done.verdict.outcome.exit_code)
 

@@ -35,7 +35,7 @@ def report(path: Path, form: Form = Form.TERMINAL, output: Path | None = None, *
     if output is None:
         sys.stdout.write(_rendered(document, form, colour=_coloured(os.environ)).rstrip("\n") + "\n")
     else:
-        write_atomically(output, _rendered(document, form).rstrip("\n") + "\n")
+        _write(output, _rendered(document, form).rstrip("\n") + "\n")
     if post:
         sys.stderr.write(_post(document, provider.detect(os.environ)) + "\n")
     return document.verdict.outcome.exit_code
@@ -71,12 +71,15 @@ def _post(document: "Document", found: "Provider") -> str:
                 wanted=f"at most {provider.SUMMARY_LIMIT:,} bytes in all",
                 next_step="post it in a step of its own",
             )
-        with summary.open("a", encoding="utf-8") as file:
-            file.write(f"\n{text}")
+        try:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write(f"\n{text}")
+        except OSError as error:
+            raise _unwritable(summary, error) from None
         return "the report stands in this step's summary"
     if found.name == "gitlab":
-        write_atomically(Path(GITLAB_JUNIT), junit.render(document.report, document.verdict))
-        write_atomically(Path(GITLAB_MARKDOWN), text)
+        _write(Path(GITLAB_JUNIT), junit.render(document.report, document.verdict))
+        _write(Path(GITLAB_MARKDOWN), text)
         return (
             f"wrote {GITLAB_JUNIT} and {GITLAB_MARKDOWN}; GitLab shows them if the job has\n"
             f"{provider.gitlab_job(GITLAB_JUNIT, GITLAB_MARKDOWN)}"
@@ -86,3 +89,14 @@ def _post(document: "Document", found: "Provider") -> str:
         wanted="a step of GitHub Actions or a job of GitLab CI",
         next_step="write the report to a file instead: --format markdown --output report.md",
     )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"{path} cannot be written: {error.strerror}", wanted="a file in a folder that you may write to")

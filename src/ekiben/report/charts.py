@@ -160,8 +160,8 @@ def _joined(parts: Iterable[Markup]) -> Markup:
 
 
 def scaled(values: Iterable[float | None], bands: Sequence[Band], unit: str) -> tuple[Axis, str]:
-    """An axis that holds all finite values, and bounds up to three times the highest: one that is far off would leave no
-    room for the rest. With the unit, which says so where something lies beyond the axis."""
+    """An axis that holds all finite values, and bounds up to three times the highest: one that is far off would leave
+    no room for the rest. With the unit, which says so where something lies beyond the axis."""
     values = list(values)
     highs = [high for band in bands for _, _, high in band.points]
     most = _highest(values)

@@ -75,7 +75,7 @@ def test_a_service_that_is_dead_is_hopeless_before_its_time_is_over(objective: s
     slo = Slo.of([objective])
     dead = recording(5.0, FAILED)
     lost = next(at for at in range(1, 14) if hopeless(dead, PLAN, slo, at))
-    assert lost <= PLAN.warm_up_s + PLAN.measure_s / 2
+    assert lost < PLAN.warm_up_s + 0.75 * PLAN.measure_s
     phrase = hopeless(dead, PLAN, slo, lost)
     assert phrase.startswith(f"FAIL is certain after {lost - 1} s") and f"of at most {(due_s >= 1).sum():,}" in phrase
     assert hopeless(recording(5.0), PLAN, slo, 12) == ""
@@ -132,6 +132,17 @@ def test_it_is_never_hopeless_when_some_end_would_not_fail(
     for measured_s in {*checkpoints(PLAN), at_s - PLAN.warm_up_s}:
         if measured_s + PLAN.warm_up_s >= at_s:
             assert conclusion(figures(whole, PLAN, measured_s), slo) is Outcome.FAIL
+
+
+def test_an_endpoint_may_still_get_all_requests_to_come() -> None:
+    slo = Slo(endpoints={ENDPOINTS[0]: {"p95": 100.0}})
+    ended = due_s < 6
+    endpoint = np.where(ended, np.arange(len(due_s)) % 2, 0)
+    kind = np.where(ended & (endpoint == 0), FAILED, 0)
+    so_far = recording(5.0, np.where(ended, kind, UNFINISHED), endpoint)
+    assert hopeless(so_far, PLAN, slo, 6) == ""
+    assert conclusion(figures(recording(5.0, kind, endpoint), PLAN, 12), slo) is not Outcome.FAIL
+    assert hopeless(recording(5.0, np.where(endpoint == 0, FAILED, 0), np.arange(len(due_s)) % 2), PLAN, slo, 10)
 
 
 def test_a_queue_at_its_limit_is_seldom_judged_wrong_a_sample() -> None:

@@ -37,16 +37,16 @@ def summarise(
     What was due later is left out. What was due until then and has no end makes the run INVALID.
     """
     lasted = plan.measure_s if measured_s is None else measured_s
-    report = figures(recording, plan, lasted)
-    return report.model_copy(
+    due = recording.until(plan.warm_up_s + lasted)
+    return figures(due, plan, lasted).model_copy(
         update={
             "subject": subject,
             "url": url,
             "endpoint": endpoint,
             "started": started,
             "stopped": stopped,
-            "series": series(recording, plan, lasted),
-            "windows": windows(recording, plan, lasted),
+            "series": series(due, plan, lasted),
+            "windows": windows(due, plan, lasted),
         }
     )
 

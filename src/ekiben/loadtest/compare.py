@@ -18,12 +18,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ekiben.errors import UsageError
 from ekiben.loadtest.phrases import ms
 from ekiben.loadtest.recorder import Recording
 from ekiben.types import Comparison, Difference, LoadPlan
 
 BLOCK_S = 2.5
 HEAD_S = 0.5
+USUAL_S = 60.0  # measured, for both together
 FEWEST_PAIRS = 6  # with fewer no pattern of signs is rarer than 5 %
 MOST_PATTERNS = 4096  # of signs: all of them for up to 12 pairs, else drawn
 ALPHA = 0.05  # of the intervals
@@ -55,6 +57,22 @@ class Blocks:
         index = self.index(scheduled_s)
         first = np.random.default_rng(self.seed).integers(0, 2, self.pairs)
         return np.where(index < 0, index % 2, index % 2 ^ first[np.clip(index // 2, 0, self.pairs - 1)])
+
+
+def in_turn(plan: LoadPlan, seconds: float = USUAL_S) -> LoadPlan:
+    """The plan for a comparison of `seconds` in all, in whole pairs of blocks. UsageError where there can be none."""
+    if not plan.open_loop or plan.profile or plan.trace:
+        raise UsageError(
+            "a comparison needs the same steady rate for both", wanted="a rate, with poisson or constant arrivals"
+        )
+    pairs = round(seconds / BLOCK_S / 2)
+    if pairs < FEWEST_PAIRS:
+        raise UsageError(
+            f"{seconds:g} s are {pairs} pairs of blocks: too few for any difference to show",
+            wanted=f"at least {FEWEST_PAIRS * 2 * BLOCK_S:g} s, better {USUAL_S:g} s or more",
+        )
+    timing = {"warm_up_s": max(plan.warm_up_s, 2 * BLOCK_S), "measure_s": pairs * 2 * BLOCK_S, "extend_to_s": 0.0}
+    return plan.model_copy(update=timing)
 
 
 def settings_hash(plan: LoadPlan, payload: str, machine: str) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ekiben.loadtest.recorder import Recording
 from ekiben.types import LoadPlan, RatePoint, Search
 
+BUDGET_S = 600.0  # with another one all probes are as much longer or shorter
 BRACKET_S = 8.0
 BRACKET_RATIO = 1.3
 SPREAD = 0.15
@@ -56,8 +57,12 @@ class Wanted:
     start: float = 100.0  # requests/s
     lowest: float = 0.5
     highest: float = 20_000.0
-    budget_s: float = 600.0
+    budget_s: float = BUDGET_S
     seed: int = 1
+
+    def seconds(self, usual: float) -> float:
+        """What takes `usual` seconds of a search of BUDGET_S."""
+        return usual * self.budget_s / BUDGET_S
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class _Searcher:
     def confirming(self) -> float:
         """Seconds to keep for the confirming probe."""
         middle = self.points[-1].rate if self.points else self.wanted.start
-        return max(CONFIRM_S, self.enough(middle)) + self.overhead
+        return max(self.wanted.seconds(CONFIRM_S), self.enough(middle)) + self.overhead
 
     @property
     def left(self) -> float:
@@ -142,7 +147,8 @@ class _Searcher:
         low = high = 0.0
         rate = self.wanted.start
         while not (low and high and high / low <= BRACKET_RATIO):
-            point = yield from self.probe(rate, max(BRACKET_S, self.enough(rate)), "bracket", self.confirming)
+            seconds = max(self.wanted.seconds(BRACKET_S), self.enough(rate))
+            point = yield from self.probe(rate, seconds, "bracket", self.confirming)
             if point.held:
                 low = rate
             else:
@@ -155,7 +161,8 @@ class _Searcher:
         for stage in itertools.count():
             to_come = PROBES * max(1, STAGES - stage)
             each = (self.left - self.confirming) / to_come - self.overhead
-            seconds = min(LONGEST_S, max(SHORTEST_S, self.enough(middle), each))
+            shortest, longest = self.wanted.seconds(SHORTEST_S), self.wanted.seconds(LONGEST_S)
+            seconds = min(longest, max(shortest, self.enough(middle), each))
             for offset in self.random.permutation(np.linspace(-SPREAD, SPREAD, PROBES)):
                 rate = middle * (1 + float(offset))
                 try:
@@ -184,7 +191,7 @@ class _Searcher:
         below_fail = max((rate for rate in self.passed if rate < known), default=min(self.passed, default=None))
         rate = min(BELOW * self.crossing.rate, self.crossing.lower) if self.crossing else below_fail
         while rate is not None and rate >= self.wanted.lowest:
-            seconds = max(self.enough(rate), min(CONFIRM_S, self.left - self.overhead))
+            seconds = max(self.enough(rate), min(self.wanted.seconds(CONFIRM_S), self.left - self.overhead))
             try:
                 point = yield from self.probe(rate, seconds, "confirm")
             except _Out:

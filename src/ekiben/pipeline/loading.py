@@ -23,9 +23,7 @@ from ekiben.loadtest.resources import Sampler, machine
 from ekiben.loadtest.slo import Slo
 from ekiben.pipeline.targets import Payload, Target
 from ekiben.report.write import Document, write
-from ekiben.types import LoadPlan, LoadReport, Verdict
-
-COMPARE_S = 60.0  # measured, where no other duration is asked for: 12 pairs of blocks
+from ekiben.types import BentoRef, LoadPlan, LoadReport, Verdict
 
 APART = (
     "They were measured at different times: a difference may be the machine's doing. "
@@ -45,6 +43,15 @@ class Order:
     slo: tuple[str, ...] = ()
     slo_file: Path | None = None
     load: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two in a comparison: what it is called, where it answers, and what it must answer."""
+
+    name: str
+    url: str
+    payload: Payload
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def run(target: Target, order: Order, tell: Tell) -> Done:
                 slo=wanted,
                 on_progress=tell,
             )
-    report = _described(sampler.attach(report), payload)
+    report = described(sampler.attach(report), payload)
     return _done(report, slo.judge(report, wanted, live=False), order)
 
 
@@ -107,61 +114,34 @@ def compare(a: Target, b: Target, order: Order, tell: Tell) -> Done:
                 wanted="the same requests to both",
                 next_step="give one file of examples for both: --golden FILE",
             )
-        report = against(urls[0], urls[1], a.name, b.name, theirs, mine, plan, order.out, tell, b.subject)
-    report = _described(report, mine)
+        pair = (Side(a.name, urls[0], theirs), Side(b.name, urls[1], mine))
+        report = against(*pair, plan, b.subject, order.out, tell)
     return _done(report, compared.judge(report, wanted), order)
 
 
-def against(
-    url_a: str,
-    url_b: str,
-    a: str,
-    b: str,
-    theirs: Payload,
-    mine: Payload,
-    plan: LoadPlan,
-    out: Path,
-    tell: Tell,
-    subject: Any = None,
-) -> LoadReport:
-    """The report of both in turn, with the comparison. `theirs` is what A must answer to the requests of `mine`."""
-    settings = settings_hash(plan, mine)
-    other = Against(a=a, b=b, url=url_a, golden=theirs.path.absolute(), settings_hash=settings)
-    with Sampler(url_b) as sampler:
+def against(a: Side, b: Side, plan: LoadPlan, subject: BentoRef | None, out: Path, tell: Tell) -> LoadReport:
+    """The report of both in turn, with the comparison. Both payloads hold the same requests."""
+    other = Against(
+        a=a.name, b=b.name, url=a.url, golden=a.payload.path.absolute(), settings_hash=settings_hash(plan, b.payload)
+    )
+    with Sampler(b.url) as sampler:
         report = runner.run(
             locustfile=_locustfile(),
-            url=url_b,
-            golden=mine.path,
+            url=b.url,
+            golden=b.payload.path,
             plan=plan,
             subject=subject,
             out=out,
             against=other,
             on_progress=tell,
         )
-    return sampler.attach(report)
+    return described(sampler.attach(report), b.payload)
 
 
 def comparison_plan(order: Order, service: str) -> tuple[Slo, LoadPlan]:
-    """One process and blocks that fill the measured time. The duration of slo.toml is for other runs."""
+    """The duration of slo.toml is for other runs."""
     wanted, plan = objectives(order, service)
-    if not plan.open_loop or plan.profile or plan.trace:
-        raise UsageError(
-            "a comparison needs the same steady rate for both", wanted="--rate, with poisson or constant arrivals"
-        )
-    seconds = plan.measure_s if "duration" in order.load else COMPARE_S
-    pairs = round(seconds / comparing.BLOCK_S / 2)
-    if pairs < comparing.FEWEST_PAIRS:
-        raise UsageError(
-            f"{seconds:g} s are {pairs} pairs of blocks: too few for any difference to show",
-            wanted=f"at least {comparing.FEWEST_PAIRS * 2 * comparing.BLOCK_S:g} s, better {COMPARE_S:g} s or more",
-            next_step="--duration",
-        )
-    timing = {
-        "warm_up_s": max(plan.warm_up_s, 2 * comparing.BLOCK_S),
-        "measure_s": pairs * 2 * comparing.BLOCK_S,
-        "extend_to_s": 0.0,
-    }
-    return wanted, plan.model_copy(update=timing)
+    return wanted, comparing.in_turn(plan, plan.measure_s) if "duration" in order.load else comparing.in_turn(plan)
 
 
 def search(target: Target, order: Order, budget_s: float, highest: float, tell: Tell) -> Done:
@@ -184,7 +164,7 @@ def search(target: Target, order: Order, budget_s: float, highest: float, tell: 
                 )
 
             report = searching.conduct(sought, wanted, plan, probe, tell, time.monotonic)
-    report = _described(sampler.attach(report), payload)
+    report = described(sampler.attach(report), payload)
     return _done(report, searching.judge(report), order)
 
 
@@ -207,7 +187,8 @@ def settings_hash(plan: LoadPlan, payload: Payload) -> str:
     return comparing.settings_hash(plan, payloads.digest(payload.golden), f"{here.cpu}, {here.cores}, {here.memory_gb}")
 
 
-def _described(report: LoadReport, payload: Payload) -> LoadReport:
+def described(report: LoadReport, payload: Payload) -> LoadReport:
+    """The report with what was sent, and the hash by which it is comparable with others."""
     update = {"settings_hash": settings_hash(report.settings, payload), "payload": payload.source}
     return report.model_copy(update=update)
 

@@ -20,14 +20,14 @@ def of_run(wanted: Slo, plan: LoadPlan) -> dict[str, str]:
 def of_search(wanted: Slo, plan: LoadPlan, budget_s: float, highest: float) -> dict[str, str]:
     sought = searching.wanted(wanted, plan, budget_s, highest)
     fewest = search.PROBES * search.STAGES
-    seconds = max(search.BRACKET_S, sought.samples / sought.start)
+    seconds = max(sought.seconds(search.BRACKET_S), sought.samples / sought.start)
     return {
         "objective": sought.objective,
         "bracket": f"from {sought.start:g} requests/s, doubled or halved, at most {highest:g}; "
         f"{seconds:.0f} s a probe at the first rate",
         "fit": f"{fewest} probes or more within {search.SPREAD:.0%} of the bracket's middle, "
-        f"{search.SHORTEST_S:g} to {search.LONGEST_S:g} s each",
-        "confirm": f"{search.CONFIRM_S:g} s just below the knee",
+        f"{sought.seconds(search.SHORTEST_S):.3g} to {sought.seconds(search.LONGEST_S):.3g} s each",
+        "confirm": f"{sought.seconds(search.CONFIRM_S):.3g} s just below the knee",
         "requests": f"at least {sought.samples:,} in each probe",
         "time": f"at most {budget_s:g} s",
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ekiben.commands import loadtest
 from ekiben.commands.autoscale import autoscale
 from ekiben.commands.render import render
 from ekiben.errors import EkibenError, UsageError
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 workflow = typer.Typer(help="The workflows as Argo documents.", no_args_is_help=True)
 app.add_typer(workflow, name="workflow")
+app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(tracker.app, name="tracker")
 app.command()(render)
 app.command()(autoscale)

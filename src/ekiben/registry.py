@@ -19,6 +19,9 @@ PRODUCTION = "production"
 BENTO = "bento"
 """The type of artifact that a published Bento is."""
 
+LOAD_REPORT = "load-report"
+"""The type of artifact that the report of a load test is."""
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -157,6 +160,34 @@ class Registry:
 
         with wandb.init(project=self.project, entity=self.entity, job_type=job_type, config=dict(config)) as run:
             run.use_artifact(str(model))
+
+    def log_load_report(
+        self, model: ModelVersion, folder: Path, config: Mapping[str, str], summary: Mapping[str, str | float]
+    ) -> str:
+        """A run of type `load-test` that used the model, with `summary` as its figures, report.html to look at and the
+        report's files in `folder` as an artifact of type `load-report`. The run that made the model gets the figures
+        too, beside its metrics: those of its last load test, where it has had several.
+
+        Returns the artifact's `entity/project/name:vN`.
+        """
+        import wandb
+
+        from ekiben.report.write import FILES
+
+        made = self._pinned(model).logged_by()
+        figures = {f"load_test/{key}": value for key, value in summary.items()}
+        settings = {"model": str(model), **config}
+        with wandb.init(project=self.project, entity=self.entity, job_type="load-test", config=settings) as run:
+            run.use_artifact(str(model))
+            run.log({"load_test/report": wandb.Html((folder / "report.html").read_text(), inject=False)})
+            run.summary.update(figures)
+            artifact = wandb.Artifact(f"{model.name}-load-report", type=LOAD_REPORT, metadata=dict(summary))
+            for name in FILES:
+                artifact.add_file(str(folder / name), policy="immutable", skip_cache=True)
+            logged = run.log_artifact(artifact).wait()
+        if made is not None:
+            made.summary.update({**figures, "load_test/run": run.id})
+        return str(logged.source_qualified_name)
 
     def _pinned(self, model: ModelVersion) -> Any:
         artifact = self._artifact(str(model))

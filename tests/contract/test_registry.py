@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from ekiben.errors import ConflictError, IntegrityError, NotFoundError
+from ekiben.loadtest.slo import Slo, judge
 from ekiben.recipe import Evaluation
 from ekiben.registry import Registry
+from ekiben.report.headline import summary
+from ekiben.report.write import FILES, Document, write
 from ekiben.types import ModelVersion
 from tests.contract.conftest import Server, client_environment
+from tests.fakes.load_reports import measured
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +114,39 @@ def test_lineage_names_who_used_a_model(registry: Registry, collection: str, tmp
     (user,) = registry.lineage(model).used_by
     run = wandb.Api().run(f"{model.entity}/{model.project}/{user}")
     assert (run.job_type, run.config["bento"]) == ("deploy", "digits:v0-abc")
+
+
+def test_a_load_report_stands_with_its_model(registry: Registry, collection: str, tmp_path: Path) -> None:
+    import wandb
+
+    model = logged(registry, collection, tmp_path, "one")
+    report = measured()
+    verdict = judge(report, Slo(objectives={"p99": 250.0}))
+    write(report, verdict, tmp_path / "report")
+    (tmp_path / "report" / "locust.log").write_text("not part of the report")
+    before = registry.lineage(model)
+
+    path = registry.log_load_report(model, tmp_path / "report", {"bento": "digits:1"}, summary(report, verdict))
+
+    api = wandb.Api()
+    artifact = api.artifact(path, type="load-report")
+    artifact.download(root=str(tmp_path / "again"))
+    assert sorted(p.name for p in (tmp_path / "again").iterdir()) == sorted(FILES)
+    assert Document.read(tmp_path / "again").verdict == verdict
+    assert artifact.metadata["verdict"] == "PASS"
+    run = artifact.logged_by()
+    assert registry.lineage(model).used_by == (*before.used_by, run.id)
+    assert run.job_type == "load-test" and run.config["bento"] == "digits:1" and run.config["model"] == str(model)
+    assert run.summary["load_test/p99_ms"] == pytest.approx(report.percentile(99.0).ms)  # type: ignore[union-attr]
+    page = next(file for file in run.files() if file.name.endswith(".html"))
+    page.download(root=str(tmp_path / "media"))
+    assert (tmp_path / "media" / page.name).read_text() == (tmp_path / "report" / "report.html").read_text()
+    made = api.run(f"{model.entity}/{model.project}/{before.made_by}")
+    assert made.summary["load_test/verdict"] == "PASS" and made.summary["load_test/run"] == run.id
+    assert made.summary["accuracy"] == 0.9 and made.state == "finished"
+
+
+def test_a_load_report_of_another_model_is_refused(registry: Registry, collection: str, tmp_path: Path) -> None:
+    model = logged(registry, collection, tmp_path, "one").model_copy(update={"digest": "0" * 32})
+    with pytest.raises(IntegrityError):
+        registry.log_load_report(model, tmp_path, {}, {})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ekiben.errors import NotFoundError, UsageError
-from ekiben.loadtest.golden import Golden, difference, mismatch
+from ekiben.loadtest.golden import Golden, GoldenExample, check, difference
 from ekiben.loadtest.probing import questions
 
 json_values = st.recursive(
@@ -19,7 +19,7 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_every_answer_is_right_for_itself(value: Any) -> None:
-    assert mismatch(value, json.dumps(value).encode()) == ""
+    assert check(value, json.dumps(value).encode()) == ("", "")
 
 
 @given(st.dictionaries(st.text(max_size=3), json_values, min_size=1, max_size=3), json_values)
@@ -49,8 +49,32 @@ def test_floats_may_differ_by_a_millionth() -> None:
     assert difference({"p": [0.5, 1]}, {"p": [0.5000009, 1.0]}) == ""
 
 
-def test_what_is_not_json_is_wrong() -> None:
-    assert "wanted JSON" in mismatch({"a": 1}, b"<html>")
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<html>", "contract: not JSON"),
+        (b"", "contract: not JSON"),
+        (b"[3]", "contract: answer is no object"),
+        (b'{"classes": [3]}', "contract: answer.items is missing"),
+        (b'{"items": [{"p": 1}, {}]}', "contract: answer.items[].p is missing"),
+        (b'{"items": [{"p": "1"}, {"p": 2}]}', "contract: answer.items[].p is no number"),
+        (b'{"items": [{"p": 1}]}', "wrong answer"),
+        (b'{"items": [{"p": 1}, {"p": 3}]}', "wrong answer"),
+        (b'{"items": [{"p": 1}, {"p": 2}], "more": 1}', ""),
+    ],
+)
+def test_a_broken_contract_is_told_from_a_wrong_answer(body: bytes, kind: str) -> None:
+    example = GoldenExample(request={}, response={"items": [{"p": 1}, {"p": 2}]})
+    assert example.check(body)[0] == kind
+    assert example.check(body)[0] == kind  # the same again, from what was remembered
+    assert bool(example.check(body)[1]) == bool(kind)
+
+
+def test_an_example_may_have_an_endpoint_of_its_own() -> None:
+    golden = _golden((1, 1), (2, 2))
+    more = golden.model_copy(update={"examples": (*golden.examples, GoldenExample(request=1, response=2, route="/x"))})
+    assert golden.endpoints == ("POST /predict",) and more.endpoints == ("POST /predict", "POST /x")
+    assert {(q.path, q.body) for q in questions([more])} >= {("/x", b"1")}
 
 
 def _golden(*pairs: tuple[int, int]) -> Golden:

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ekiben.loadtest.arrivals import schedule
-from ekiben.loadtest.recorder import DROPPED, Recorder, Recording
+from ekiben.loadtest.recorder import DROPPED, OTHER, UNFINISHED, Collector, Recording, Writer
 from ekiben.loadtest.summary import summarise
 from ekiben.types import LoadPlan, LoadReport
+from tests.fakes.recording import Recorder
 
 PLAN = LoadPlan(rate=50, warm_up_s=1, measure_s=4, seed=5)
 DUE = schedule(PLAN)
@@ -19,23 +20,84 @@ def _report(recording: Recording, plan: LoadPlan = PLAN) -> LoadReport:
     return summarise(recording, plan, url="http://x", endpoint="POST /predict", started=started, subject=None)
 
 
-def _record(numbers: list[int], seed: int) -> Recording:
-    """What a generator records that is given some of the arrivals; what happens to each depends on the seed alone."""
+def _run(worker: list[int], chunk_of: list[int], seed: int, *, closed: bool = False) -> Recording:
+    """What is recorded when each arrival is offered by that worker, and told in that one of its chunks; what happens
+    to each depends on the seed alone."""
     rng = np.random.default_rng(seed)
     latency, kind = rng.exponential(20, len(DUE)), rng.integers(0, len(KINDS), len(DUE))
-    recorder = Recorder(DUE[numbers])
-    for place, number in enumerate(numbers):
-        name = KINDS[kind[number]]
-        recorder.record(place, lag_ms=1.0, latency_ms=float(latency[number]), kind=name, example=name and "an example")
-    return recorder.recording()
+    mine = [[n for n, w in enumerate(worker) if w == k] for k in range(max(worker) + 1)]
+    collector = Collector(None if closed else [DUE[numbers] for numbers in mine], workers=len(mine))
+    for k, numbers in enumerate(mine):
+        writer = Writer()
+        for chunk in range(3):
+            for place, number in reversed([*enumerate(numbers)]):  # answers come in any order
+                if chunk_of[number] == chunk:
+                    name = KINDS[kind[number]]
+                    writer.record(
+                        place,
+                        float(DUE[number]),
+                        lag_ms=1.0,
+                        latency_ms=float(latency[number]),
+                        kind=name,
+                        example=name and "an example",
+                        endpoint=f"POST /{number % 3}",
+                    )
+            collector.take(writer.chunk(), k)
+    return collector.recording()
+
+
+def _facts(recording: Recording) -> list[tuple[float, float, float, str, str]]:
+    return [
+        (float(at), float(lag), float(latency), recording.kinds[kind], recording.endpoints[endpoint])
+        for at, lag, latency, kind, endpoint in zip(
+            recording.scheduled_s,
+            recording.lag_ms,
+            recording.latency_ms,
+            recording.kind,
+            recording.endpoint,
+            strict=True,
+        )
+    ]
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 1000), st.lists(st.integers(0, 3), min_size=len(DUE), max_size=len(DUE)))
-def test_it_makes_no_difference_which_worker_did_what(seed: int, worker: list[int]) -> None:
-    parts = [_record([n for n, w in enumerate(worker) if w == k], seed) for k in range(4)]
-    whole = Recording.merge([_record(list(range(len(DUE))), seed)])
-    assert _report(Recording.merge(parts)) == _report(whole)
+@given(
+    st.integers(0, 1000),
+    st.lists(st.integers(0, 3), min_size=len(DUE), max_size=len(DUE)),
+    st.lists(st.integers(0, 2), min_size=len(DUE), max_size=len(DUE)),
+)
+def test_it_makes_no_difference_which_worker_did_what_and_when_it_told(
+    seed: int, worker: list[int], chunk_of: list[int]
+) -> None:
+    whole = _run([0] * len(DUE), [0] * len(DUE), seed)
+    for closed in (False, True):
+        parts = _run(worker, chunk_of, seed, closed=closed)
+        assert _facts(parts) == _facts(whole)
+        assert parts.until(2.0).scheduled_s.tolist() == DUE[DUE < 2.0].tolist()
+    assert sorted(error.count for error in _report(parts).errors) == sorted(e.count for e in _report(whole).errors)
+    assert _report(parts).percentiles == _report(whole).percentiles
+
+
+def test_what_a_lost_worker_did_not_tell_is_unfinished() -> None:
+    collector = Collector([DUE[::2], DUE[1::2]])
+    writer = Writer()
+    for place, at in enumerate(DUE[::2]):
+        writer.record(place, float(at), lag_ms=0, latency_ms=1, kind="", example="", endpoint="POST /predict")
+    collector.take(writer.chunk(), 0)
+    recording = collector.recording()
+    assert recording.is_kind(UNFINISHED).tolist() == [number % 2 == 1 for number in range(len(DUE))]
+    assert not _report(recording).valid
+
+
+def test_kinds_without_end_become_one() -> None:
+    writer, collector = Writer(), Collector([np.arange(3000.0)])
+    for number in range(3000):
+        kind = f"kind {number}"
+        writer.record(number, float(number), lag_ms=0, latency_ms=1, kind=kind, example="x" * 10**6, endpoint="")
+    collector.take(writer.chunk())
+    recording = collector.recording()
+    assert len(recording.kinds) <= 1003 and not recording.ok.any() and recording.kinds[-1] == OTHER
+    assert int(recording.is_kind(OTHER).sum()) == 3000 - 999 and max(map(len, recording.examples)) <= 300
 
 
 def _all(kind: str = "", latency_ms: float = 5.0, lag_ms: float = 0.5) -> Recorder:

@@ -1,203 +1,279 @@
 """Open-loop load inside Locust. Import it from a locustfile only: it adds options and listeners to Locust.
 
-`OpenLoopUser` walks a schedule that is known before the run and starts each request at its time, whether or not
-earlier ones were answered; latency counts from the scheduled time. One user is the whole load, so `-u` is ignored.
-Locust's own statistics and web page show the same corrected latencies.
+Each Locust process has one `OpenLoopUser`, which walks its share of a schedule that is known before the run and starts
+each request at its time, whether or not earlier ones were answered; latency counts from the scheduled time. So `-u` and
+`-r` say nothing here, but for `--arrivals closed`. Locust's own statistics and web page show the same latencies.
 """
 
 import os
 import sys
 import time
-from argparse import ArgumentParser
-from datetime import UTC, datetime
-from pathlib import Path
+import traceback
+from functools import partial
 from typing import Any
 
 import gevent
-from gevent.pool import Group
 from locust import FastHttpUser, events, task
+from locust.dispatch import UsersDispatcher
 from locust.env import Environment
 from locust.exception import StopUser
-from locust.runners import LocalRunner
+from locust.runners import MasterRunner, WorkerRunner
 
+from ekiben.errors import EkibenError
 from ekiben.files import write_atomically
-from ekiben.loadtest.arrivals import schedule
-from ekiben.loadtest.golden import Golden, GoldenExample, mismatch
-from ekiben.loadtest.http import TIME_OUT, WRONG, OneAttemptPool, post
-from ekiben.loadtest.job import ERROR, GOLDEN, JOB, PROGRESS, Job
-from ekiben.loadtest.recorder import DROPPED, Recorder
-from ekiben.loadtest.summary import summarise
-from ekiben.types import LoadPlan, LoadReport
+from ekiben.loadtest.compare import Blocks
+from ekiben.loadtest.conductor import Conductor, Share
+from ekiben.loadtest.generator import Generator, Outcome, Progress
+from ekiben.loadtest.golden import GoldenExample
+from ekiben.loadtest.http import Client
+from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Job
+from ekiben.loadtest.options import add_options, job_of
+from ekiben.loadtest.recorder import TIME_OUT
+from ekiben.types import LoadReport
 
-LEAD_S = 0.2  # between making the schedule and its first request
+MASTER_SILENCE_S = 10.0  # a master answers each heartbeat, one a second
+
+# Messages between the processes; in a single one Locust hands them to the same listeners.
+SHARE, HALT, SEEN, BROKEN = "ekiben-share", "ekiben-halt", "ekiben-seen", "ekiben-broken"
 
 
 class OpenLoopUser(FastHttpUser):  # type: ignore[misc]  # untyped to mypy
-    """Posts golden examples by the schedule. Override `example` to choose which, `wrong` to judge answers otherwise."""
+    """Posts golden examples by the schedule. Override `example` to choose which, `check` to judge answers otherwise,
+    `ask` to send something else altogether."""
 
     abstract = True
-    fixed_count = 1
-    client_pool = OneAttemptPool(concurrency=100_000, connection_timeout=600.0, network_timeout=600.0, insecure=True)
-
-    def on_start(self) -> None:
-        self.environment.process_exit_code = 1  # also for a second test from the web page
-        self.job = job_of(self.environment)
-        self.job.result.unlink(missing_ok=True)  # an older report must never stand for this run
-        self.golden = Golden.read(self.job.golden)
-        self.in_flight = Group()
-
-    def on_stop(self) -> None:
-        if hasattr(self, "in_flight"):
-            self.in_flight.kill()
 
     def example(self, number: int) -> GoldenExample:
         """What arrival `number` sends, and must get."""
-        return self.golden.examples[number % len(self.golden.examples)]
+        examples = self.share.golden.examples
+        return examples[number % len(examples)]
 
-    def wrong(self, example: GoldenExample, body: bytes) -> str:
-        """What is wrong with a 2xx answer; '' when it is right."""
-        return mismatch(example.response, body)
+    def check(self, example: GoldenExample, body: bytes) -> tuple[str, str]:
+        """The kind of error that a 2xx answer is, and a phrase that says more; both '' when it is right."""
+        return example.check(body)
 
-    @task  # type: ignore[untyped-decorator]
-    def walk(self) -> None:
-        """The whole run: offer the schedule, wait for what is in flight, write the report, end Locust."""
-        plan = self.job.plan
-        due = schedule(plan)
-        recorder = Recorder(due)
-        started = datetime.now(UTC)
-        origin = time.perf_counter() + LEAD_S
-        progress = gevent.spawn(_progress, self, origin, plan)
+    def ask(self, number: int, scheduled: float) -> Outcome:
+        """Send arrival `number` and wait for its answer: one attempt. What this raises ends the run as INVALID."""
+        began = time.monotonic()
+        golden, connections, example, target = self.share.golden, self.connections, self.example(number), ""
+        if self.turns is not None and self.share.other:
+            own = number // self.share.job.plan.processes
+            target = "AB"[self.turns[own]] + " "
+            if not self.turns[own]:
+                golden, connections = self.share.other, self.other_connections
+                example = golden.examples[number % len(golden.examples)]
+        route = golden.route_of(example)
+        timeout_s = self.share.job.plan.timeout_s
+        body, kind, detail, answered = b"", "", "", False
         try:
-            for number, at in enumerate(due):
-                wait = origin + at - time.perf_counter()
-                if wait > 0:
-                    gevent.sleep(wait)
-                if len(self.in_flight) >= plan.max_in_flight:
-                    recorder.record(number, lag_ms=0.0, latency_ms=0.0, kind=DROPPED, example="not sent")
-                else:
-                    self.in_flight.spawn(self._arrival, recorder, number, origin + at)
-            gevent.sleep(max(0.0, origin + plan.warm_up_s + plan.measure_s - time.perf_counter()))
-            self.in_flight.join(plan.timeout_s + 1.0)
-        finally:
-            progress.kill()
-        report = summarise(
-            recorder.recording(),
-            plan,
-            url=self.host,
-            endpoint=f"POST {self.golden.route}",
-            started=started,
-            subject=self.job.subject,
-        )
-        _finish(self.environment, self.job, report)
-        raise StopUser
-
-    def _arrival(self, recorder: Recorder, number: int, scheduled: float) -> None:
-        lag_ms = (time.perf_counter() - scheduled) * 1000.0
-        error: Exception | None = None
-        kind = detail = ""
-        body = b""
-        try:
-            example = self.example(number)
-            status, body = post(
-                self.client_pool.get_client(self.host), self.golden.route, example.body, self.job.plan.timeout_s
-            )
-            if not 200 <= status < 300:
-                kind, detail = f"status {status}", body[:200].decode(errors="replace")
-            else:
-                detail = self.wrong(example, body)
-                kind = WRONG if detail else ""
+            status, body = connections.post(route, example.body, timeout_s)
         except gevent.Timeout:
-            kind, detail = TIME_OUT, f"no complete answer within {self.job.plan.timeout_s:g} s"
+            kind, detail = TIME_OUT, f"no complete answer within {timeout_s:g} s"
         except Exception as caught:
             kind, detail = f"transport: {type(caught).__name__}", str(caught) or type(caught).__name__
-        latency_ms = (time.perf_counter() - scheduled) * 1000.0
-        recorder.record(number, lag_ms=lag_ms, latency_ms=latency_ms, kind=kind, example=detail)
-        if kind:
-            error = RuntimeError(f"{kind}: {detail}" if kind == WRONG else kind)
+        else:
+            answered = True
+            if 200 <= status < 300:
+                kind, detail = self.check(example, body)
+            else:
+                kind, detail = f"status {status}", body[:200].decode(errors="replace")
+        now = time.monotonic()
         self.environment.events.request.fire(
             request_type="POST",
-            name=self.golden.route,
-            response_time=latency_ms,
+            name=route if self.share.job.plan.open_loop else f"{route} (closed loop)",
+            response_time=(now - scheduled) * 1000.0,
             response_length=len(body),
-            exception=error,
-            context={"lag_ms": lag_ms, "service_ms": latency_ms - lag_ms},
+            exception=RuntimeError(kind) if kind else None,
+            context={"lag_ms": (began - scheduled) * 1000.0, "service_ms": (now - began) * 1000.0},
         )
+        return Outcome(kind, detail, f"{target}POST {route}", answered)
+
+    @task  # type: ignore[untyped-decorator]
+    def offer(self) -> None:
+        """This process's whole share of the run."""
+        state: _State = self.environment.ekiben
+        if state.share is None:
+            raise RuntimeError("the master sent no share of the load; does it run the same locustfile?")
+        if state.taken:  # Locust moves the users of a lost process here; its part of the schedule is lost all the same
+            raise StopUser
+        state.taken = True
+        self.share = state.share
+        self.connections, against = Client(self.host), self.share.job.against
+        self.other_connections = Client(against.url if against else self.host)
+        due = self.share.due()
+        self.turns = Blocks.of(self.share.job.plan).target(due) if against else None
+        self.generator = state.generator = Generator(
+            self.share.job.plan,
+            due,
+            worker=self.share.worker,
+            measured_s=self.share.measured_s,
+            ask=self.ask,
+            send=partial(_send, self.environment, self.share),
+        )
+        try:
+            self.generator.run()
+        finally:
+            self.generator.close()
+            self.connections.close()
+            self.other_connections.close()
+        raise StopUser
 
 
-def job_of(environment: Environment) -> Job:
-    """The runner's job, or one made of Locust's own options when there is no runner."""
-    if path := os.environ.get(JOB):
-        return Job.model_validate_json(Path(path).read_bytes())
-    given = environment.parsed_options
-    if not given.golden:
-        raise ValueError(f"no golden answers: set {GOLDEN} or --golden to the golden.json of the model under test")
-    plan = LoadPlan(
-        rate=given.rate, arrivals=given.arrivals, warm_up_s=given.warm_up, measure_s=given.duration, seed=given.seed
-    )
-    return Job(plan=plan, golden=Path(given.golden), result=Path(given.result))
+class _State:
+    """What a Locust process knows of the run; on a master or a lone process also who leads it."""
+
+    def __init__(self) -> None:
+        self.share: Share | None = None
+        self.taken = False
+        self.generator: Generator | None = None
+        self.conductor: Conductor | None = None
 
 
-@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
-def _options(parser: ArgumentParser) -> None:
-    default = LoadPlan()
-    group: Any = parser.add_argument_group("open-loop load")
-    group.add_argument("--rate", type=float, default=default.rate, help="requests/s to offer")
-    group.add_argument("--arrivals", choices=["poisson", "constant"], default=default.arrivals, help="how they come")
-    group.add_argument("--warm-up", type=float, default=default.warm_up_s, help="seconds that are not judged")
-    group.add_argument("--duration", type=float, default=default.measure_s, help="seconds that are judged")
-    group.add_argument("--seed", type=int, default=default.seed, help="of the arrival times")
-    group.add_argument("--golden", default="", env_var=GOLDEN, help="golden answers of the model under test")
-    group.add_argument("--result", default=".ekiben/load-report.json", help="where the report is written")
+class _OneEach(UsersDispatcher):  # type: ignore[misc]
+    """One OpenLoopUser in each process, at once, whatever number of users is asked for; further users come after."""
+
+    def new_dispatch(self, target_user_count: int, spawn_rate: float, user_classes: Any = None) -> None:
+        processes = len(self._worker_nodes)
+        for user in self._user_classes:
+            if issubclass(user, OpenLoopUser):
+                user.fixed_count = processes
+        super().new_dispatch(max(target_user_count, processes), max(spawn_rate, processes), user_classes)
+
+
+events.init_command_line_parser.add_listener(add_options)
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def _begin(environment: Environment, runner: Any, **_: Any) -> None:
-    # Locust's own code is 0 when a test is cut short or never starts; only a VALID report clears this one.
-    environment.process_exit_code = 1
-    if not isinstance(runner, LocalRunner):
-        sys.exit("open-loop load runs in one process for now: leave out --master, --worker and --processes")
-    if JOB in os.environ and (parent := job_of(environment).parent):
-        gevent.spawn(_die_with, parent)
+    environment.ekiben = _State()
+    if isinstance(runner, WorkerRunner):
+        environment.process_exit_code = 0  # what its requests met is told by the master
+        if environment.parsed_options.processes:
+            gevent.spawn(_die_with, os.getppid())
+        gevent.spawn(_die_with_master, runner)
+    else:
+        # Locust's own code is 0 when a test is cut short or never starts; only a VALID report clears this one.
+        environment.process_exit_code = 1
+        mine = [user for user in environment.user_classes if issubclass(user, OpenLoopUser)]
+        if len(mine) != 1:
+            sys.exit(f"{ERROR}the locustfile has {len(mine)} kinds of OpenLoopUser, wanted one: it is the whole load")
+        environment.dispatcher_class = _OneEach
+        runner.register_message(SEEN, _on_seen)
+        runner.register_message(BROKEN, _on_broken)
+        environment.events.test_start.add_listener(_on_test_start)
+        environment.events.test_stop.add_listener(_on_test_stop)
+        if JOB in os.environ and (parent := job_of(environment).parent):
+            gevent.spawn(_die_with, parent)
+    runner.register_message(SHARE, _on_share)
+    runner.register_message(HALT, _on_halt)
+
+
+def _on_test_start(environment: Environment, **_: Any) -> None:
+    """On the master or in a lone process, before any user starts."""
+    environment.process_exit_code = 1  # also for a second test from the web page
+    runner, state = environment.runner, environment.ekiben
+    workers = [node.id for node in runner.clients.ready] if isinstance(runner, MasterRunner) else [None]
+    try:
+        job = job_of(environment)
+        job.result.unlink(missing_ok=True)  # an older report must never stand for this run
+        state.conductor = Conductor(
+            job,
+            url=environment.host or next(user.host for user in environment.user_classes if user.host),
+            workers=len(workers),
+            finish=partial(_finish, environment, job),
+            say=_say,
+            halt=partial(runner.send_message, HALT),
+        )
+        for worker, share in zip(workers, state.conductor.shares(), strict=True):
+            runner.send_message(SHARE, share.message(), worker)
+    except Exception as error:
+        state.conductor = None
+        _complain(error)
+        _quit(environment)
+        return
+    gevent.spawn(state.conductor.lead)
+
+
+def _on_test_stop(environment: Environment, **_: Any) -> None:
+    if environment.ekiben.conductor:
+        environment.ekiben.conductor.end("the run was stopped before its end")
+
+
+def _on_share(environment: Environment, msg: Any, **_: Any) -> None:
+    environment.ekiben.share, environment.ekiben.taken = Share.model_validate(msg.data), False
+
+
+def _on_halt(environment: Environment, **_: Any) -> None:
+    if environment.ekiben.generator:
+        environment.ekiben.generator.halt()
+
+
+def _on_seen(environment: Environment, msg: Any, **_: Any) -> None:
+    if environment.ekiben.conductor:
+        environment.ekiben.conductor.take(msg.data)
+
+
+def _on_broken(environment: Environment, msg: Any, **_: Any) -> None:
+    if environment.ekiben.conductor:
+        environment.ekiben.conductor.fail(msg.data)
 
 
 @events.user_error.add_listener  # type: ignore[untyped-decorator]
-def _give_up(user_instance: Any, exception: BaseException, **_: Any) -> None:
+def _on_user_error(user_instance: Any, exception: BaseException, **_: Any) -> None:
     """Locust would wait for ever for a user that failed in on_start, or run its task again."""
-    print(f"{ERROR}{type(exception).__name__}: {exception}", file=sys.stderr, flush=True)  # noqa: T201
-    _quit(user_instance.environment)
+    user = getattr(user_instance, "user", user_instance)  # it may be the set of tasks that Locust made of a user
+    if isinstance(user, OpenLoopUser):
+        user.environment.runner.send_message(BROKEN, _complain(exception))
+
+
+def _send(environment: Environment, share: Share, progress: Progress) -> None:
+    message = {
+        "run": share.run,
+        "worker": share.worker,
+        "records": progress.chunk.records,
+        "kinds": progress.chunk.kinds,
+        "endpoints": progress.chunk.endpoints,
+        "offered_s": progress.offered_s,
+        "in_flight": progress.in_flight,
+        "done": progress.done,
+        "lost": progress.lost,
+    }
+    environment.runner.send_message(SEEN, message)
 
 
 def _finish(environment: Environment, job: Job, report: LoadReport) -> None:
     write_atomically(job.result, report.model_dump_json())
     environment.process_exit_code = 0 if report.valid else 1
-    print(f"{PROGRESS}{report.validity}{report.reason and ': '}{report.reason}", flush=True)  # noqa: T201
+    _say(f"{report.validity}{report.reason and ': '}{report.reason}")
     _quit(environment)
 
 
 def _quit(environment: Environment) -> None:
-    runner = environment.runner
-    assert runner is not None
     # Not from this greenlet: to quit is to kill every user, this one too. The web page stays, for another test.
-    gevent.spawn(runner.stop if environment.web_ui else runner.quit)
+    gevent.spawn(environment.runner.stop if environment.web_ui else environment.runner.quit)
 
 
-def _progress(user: OpenLoopUser, origin: float, plan: LoadPlan) -> None:
-    total, stats, answered = plan.warm_up_s + plan.measure_s, user.environment.stats.total, 0
-    while True:
-        gevent.sleep(1.0)
-        at = time.perf_counter() - origin
-        phase = "warm-up" if at < plan.warm_up_s else "measuring" if at < total else "waiting for answers"
-        rate, answered = stats.num_requests - answered, stats.num_requests
-        p99 = stats.get_current_response_time_percentile(0.99)  # of the last ten seconds
-        print(  # noqa: T201
-            f"{PROGRESS}{phase} {min(at, total):.0f}/{total:.0f} s, {rate} answers/s, "
-            f"p99 {'–' if p99 is None else f'{p99:.0f}'} ms, {stats.num_failures} failed, "
-            f"{len(user.in_flight)} in flight",
-            flush=True,
-        )
+def _say(line: str) -> None:
+    print(f"{PROGRESS}{line}", flush=True)  # noqa: T201
+
+
+def _complain(error: BaseException) -> str:
+    """Say what is broken, in one line: a user's mistake as it says itself, else the last line of the traceback."""
+    text = str(error) if isinstance(error, EkibenError) else traceback.format_exception_only(error)[-1]
+    reason = "; ".join(text.strip().splitlines())
+    print(f"{ERROR}{reason}", file=sys.stderr, flush=True)  # noqa: T201
+    return reason
 
 
 def _die_with(parent: int) -> None:
     while os.getppid() == parent:
         gevent.sleep(0.5)
+    os._exit(1)
+
+
+def _die_with_master(runner: Any) -> None:
+    """Locust itself waits a minute for a master that is gone, and goes on sending requests meanwhile."""
+    while time.time() - (runner.last_heartbeat_timestamp or time.time()) < MASTER_SILENCE_S:
+        gevent.sleep(1.0)
+    print(f"{ERROR}the master has been silent for {MASTER_SILENCE_S:g} s", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(1)

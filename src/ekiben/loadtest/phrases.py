@@ -19,3 +19,8 @@ def percent_range(low: float, high: float) -> str:
 def _hundredths(share: float) -> str:
     """Three digits, but near 100 as many as show that it is not quite 100."""
     return f"{share * 100:.2f}" if 0.99 < share < 1 else f"{share * 100:.3g}"
+
+
+def change(share: float) -> str:
+    """A difference as a share of what it differs from, with its sign: 0.083 is `+8.3 %`."""
+    return f"{share * 100:+.3g} %"

@@ -57,8 +57,8 @@ def questions(goldens: Sequence[Golden]) -> list[Question]:
     known: dict[tuple[str, bytes], list[Any]] = {}
     for golden in goldens:
         for example in golden.examples:
-            known.setdefault((golden.route, example.body), []).append(example.response)
-    asked_by = [{(golden.route, example.body) for example in golden.examples} for golden in goldens]
+            known.setdefault((golden.route_of(example), example.body), []).append(example.response)
+    asked_by = [{(golden.route_of(example), example.body) for example in golden.examples} for golden in goldens]
     return [
         Question(path, body, accepted, keys_only=not all((path, body) in asked for asked in asked_by))
         for (path, body), accepted in known.items()

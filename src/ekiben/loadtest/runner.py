@@ -3,6 +3,7 @@
 import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -15,11 +16,13 @@ from typing import IO
 from pydantic import ValidationError
 
 from ekiben.files import write_atomically
-from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Job
-from ekiben.types import BentoRef, LoadPlan, LoadReport
+from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Against, Job
+from ekiben.loadtest.slo import Slo
+from ekiben.processes import free_port
+from ekiben.types import BentoRef, ImageRef, LoadPlan, LoadReport
 
 START_S = 30.0  # for Locust to start, on a busy machine
-END_S = 15.0  # to compute, write and end
+END_S = 30.0  # to notice what was lost, compute, write and end
 
 
 def run(
@@ -28,24 +31,43 @@ def run(
     url: str,
     golden: Path,
     plan: LoadPlan,
-    subject: BentoRef | None,
+    subject: BentoRef | ImageRef | None,
     out: Path,
+    slo: Slo | None = None,
+    against: Against | None = None,
+    limit_ms: float | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> LoadReport:
     """Offer the plan's load to `url` and return what was measured; blocks for warm-up + measured time + a few seconds.
 
-    Leaves job.json, result.json and locust.log in `out`. Locust belongs to the caller's process group and ends when
-    the caller does. A Locust that fails, ends without a report or outlasts its deadline gives an INVALID report.
+    With `slo` the run ends early when it can only FAIL, and is extended up to `plan.extend_to_s` while it is undecided.
+    With `against` that target is asked in turn with `url`, and the report has the comparison; with `limit_ms` it has
+    the share of slower requests. Leaves job.json, result.json and locust.log in `out`. All processes of Locust are one
+    process group: they end when the caller does, and none is left when this returns. A Locust that fails, ends without
+    a report or outlasts its deadline gives an INVALID report.
     """
     out.mkdir(parents=True, exist_ok=True)
     result = (out / "result.json").absolute()
     result.unlink(missing_ok=True)  # an older run's report must never stand for this one
-    job = Job(plan=plan, golden=golden.absolute(), result=result, subject=subject, parent=os.getpid())
+    job = Job(
+        plan=plan,
+        golden=golden.absolute(),
+        result=result,
+        subject=subject,
+        slo=slo,
+        against=against,
+        limit_ms=limit_ms,
+        parent=os.getpid(),
+    )
     job_file = (out / "job.json").absolute()
     write_atomically(job_file, job.model_dump_json(indent=2))
     started = datetime.now(UTC)
-    budget = START_S + plan.warm_up_s + plan.measure_s + plan.timeout_s + END_S
-    code, last = _locust(locustfile, url, job_file, out / "locust.log", budget, on_progress or (lambda line: None))
+    measured = plan.longest_s if slo else plan.measure_s
+    # Three time-outs: for the last request, and twice as much to see whether a silent service comes back.
+    budget = START_S + plan.warm_up_s + measured + 3 * plan.timeout_s + END_S
+    code, last = _locust(
+        _command(locustfile, url, plan), job_file, out / "locust.log", budget, on_progress or (lambda _: None)
+    )
     reason = f"Locust ended with exit code {code}" if code is not None else f"Locust was not done after {budget:.0f} s"
     try:
         report = LoadReport.model_validate_json(result.read_bytes())
@@ -60,19 +82,29 @@ def run(
     return LoadReport(validity="INVALID", reason=reason, subject=subject, url=url, started=started, settings=plan)
 
 
+def _command(locustfile: Path, url: str, plan: LoadPlan) -> list[str]:
+    command = [sys.executable, "-m", "locust", "-f", str(locustfile), "--host", url, "--headless", "--only-summary"]
+    command.append("--skip-log-setup")
+    if plan.processes > 1:  # a master and workers, which meet at a port of their own
+        port = str(free_port())
+        command += ["--processes", str(plan.processes), "--master-bind-host", "127.0.0.1"]
+        command += ["--master-bind-port", port, "--master-port", port]
+    return command
+
+
 def _locust(
-    locustfile: Path, url: str, job: Path, log: Path, budget: float, on_progress: Callable[[str], None]
+    command: list[str], job: Path, log: Path, budget: float, on_progress: Callable[[str], None]
 ) -> tuple[int | None, str]:
     """Exit code (None: killed at the deadline) and why it failed: its error, or the last line that it said."""
-    command = [sys.executable, "-m", "locust", "-f", str(locustfile), "--host", url, "--headless", "--only-summary"]
     process = subprocess.Popen(
-        [*command, "--skip-log-setup"],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, JOB: str(job), "PYTHONUNBUFFERED": "1"},
         text=True,
         errors="replace",
+        process_group=0,
     )
     assert process.stdout is not None
     lines: queue.Queue[str | None] = queue.Queue()
@@ -81,19 +113,21 @@ def _locust(
     last = ""
     try:
         with log.open("w", buffering=1, encoding="utf-8") as file:  # by lines: a person may be watching
+            # The pipe ends with the last process that holds it: workers that lost their master need a moment to end.
             while (line := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
                 file.write(line)
-                if line.startswith(PROGRESS):
+                if line.startswith(PROGRESS) and not line.startswith(ERROR):
                     on_progress(line.removeprefix(PROGRESS).strip())
                 if not last.startswith(ERROR):
                     last = line.strip() or last
         return process.wait(timeout=max(1.0, deadline - time.monotonic())), last.removeprefix(ERROR)
     except (queue.Empty, subprocess.TimeoutExpired):
-        return None, last
+        return None, last.removeprefix(ERROR)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
+        if process.returncode is None:  # not reaped, so no other group can have its number
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _pump(stream: IO[str], lines: "queue.Queue[str | None]") -> None:

@@ -1,12 +1,18 @@
-"""From what happened to each arrival to the load report. Pure."""
+"""From what happened to each arrival to the load report. Pure.
 
-from datetime import datetime
+Ten million requests take a few seconds and, beside the recording, 100 MB: a million are looked at at once.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ekiben.loadtest.course import series, windows
+from ekiben.loadtest.measures import measure, right_answers
 from ekiben.loadtest.recorder import DROPPED, UNFINISHED, Recording
-from ekiben.loadtest.statistics import clopper_pearson, percentile, proportion
-from ekiben.types import BentoRef, ErrorKind, LoadPlan, LoadReport, Percentile, Second
+from ekiben.types import BentoRef, EndpointReport, ErrorKind, ImageRef, LoadPlan, LoadReport
 
 LEVELS = (10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.99)
 MAX_LAG_P99_MS = 50.0
@@ -16,49 +22,68 @@ MAX_KINDS = 50
 
 
 def summarise(
-    recording: Recording, plan: LoadPlan, *, url: str, endpoint: str, started: datetime, subject: BentoRef | None
+    recording: Recording,
+    plan: LoadPlan,
+    *,
+    url: str,
+    endpoint: str,
+    started: datetime,
+    subject: BentoRef | ImageRef | None,
+    measured_s: float | None = None,
+    stopped: str = "",
 ) -> LoadReport:
-    counted = recording.scheduled_s >= plan.warm_up_s
-    requests = int(counted.sum())
-    base = LoadReport(
-        validity="INVALID",
-        reason="no request was due in the measured time",
-        subject=subject,
-        url=url,
-        endpoint=endpoint,
-        started=started,
-        settings=plan,
-    )
-    if not requests:
-        return base
-    ok = recording.ok[counted]
-    latencies = np.where(ok, recording.latency_ms[counted], np.float32(np.inf))
-    in_time = recording.scheduled_s[counted] + latencies / 1000.0 <= plan.warm_up_s + plan.measure_s
-    lag = recording.lag_ms[counted]
-    dropped = int(recording.is_kind(DROPPED).sum())
-    unfinished = int(recording.is_kind(UNFINISHED).sum())
-    lag_p99 = float(np.percentile(lag, 99))
-    reason = _invalid(dropped, unfinished, lag_p99, plan)
-    # The bounds of the achieved share are the plain binomial ones: what is late at the very end is late together.
-    on_time = int(in_time.sum())
-    return base.model_copy(
+    """The whole report of a run that was measured for `measured_s` (None: as planned), extended or aborted.
+
+    What was due later is left out. What was due until then and has no end makes the run INVALID.
+    """
+    lasted = plan.measure_s if measured_s is None else measured_s
+    due = recording.until(plan.warm_up_s + lasted)
+    return figures(due, plan, lasted).model_copy(
         update={
-            "validity": "INVALID" if reason else "VALID",
-            "reason": reason,
-            "requests": requests,
-            "failed": int((~ok).sum()),
-            "dropped": dropped,
-            "offered_rate": requests / plan.measure_s,
-            "achieved_rate": on_time / plan.measure_s,
-            "achieved": clopper_pearson(on_time, requests),
-            "error_rate": proportion(~ok),
-            "percentiles": _percentiles(latencies),
-            "lag_p99_ms": round(lag_p99, 3),
-            "lag_max_ms": round(float(lag.max()), 3),
-            "errors": _errors(recording, counted),
-            "series": _series(recording, plan),
+            "subject": subject,
+            "url": url,
+            "endpoint": endpoint,
+            "started": started,
+            "stopped": stopped,
+            "series": series(due, plan, lasted),
+            "windows": windows(due, plan, lasted),
         }
     )
+
+
+def figures(recording: Recording, plan: LoadPlan, measured_s: float) -> LoadReport:
+    """What a run is judged by, without its course: no series, no windows, and nothing about where it ran."""
+    due = recording.until(plan.warm_up_s + measured_s)
+    counted = slice(int(np.searchsorted(due.scheduled_s, plan.warm_up_s)), None)
+    report = LoadReport(
+        validity="INVALID",
+        reason="no request was due in the measured time",
+        url="",
+        endpoint=due.endpoints[0] if len(due.endpoints) == 1 else "",
+        started=datetime.fromtimestamp(0, UTC),
+        settings=plan,
+        measured_s=measured_s,
+    )
+    lag = due.lag_ms[counted]
+    if not len(lag):
+        return report
+    latencies = right_answers(due.latency_ms[counted], due.kind[counted])
+    whole = measure(due.scheduled_s[counted], latencies, plan.warm_up_s + measured_s, measured_s, LEVELS)
+    dropped, unfinished = (int(np.count_nonzero(due.is_kind(kind))) for kind in (DROPPED, UNFINISHED))
+    lag_p99 = float(np.percentile(lag, 99))
+    reason = _invalid(dropped, unfinished, lag_p99, plan)
+    update: dict[str, Any] = {
+        **whole,
+        "validity": "INVALID" if reason else "VALID",
+        "reason": reason,
+        "dropped": dropped,
+        "offered_rate": len(lag) / measured_s,
+        "lag_p99_ms": round(lag_p99, 3),
+        "lag_max_ms": round(float(lag.max()), 3),
+        "errors": _errors(due, due.kind[counted]),
+        "endpoints": _endpoints(due, counted, latencies, plan.warm_up_s + measured_s, measured_s),
+    }
+    return report.model_copy(update=update)
 
 
 def _invalid(dropped: int, unfinished: int, lag_p99: float, plan: LoadPlan) -> str:
@@ -75,44 +100,25 @@ def _invalid(dropped: int, unfinished: int, lag_p99: float, plan: LoadPlan) -> s
     return ""
 
 
-def _percentiles(latencies: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> tuple[Percentile, ...]:
-    found = (percentile(latencies, level) for level in LEVELS)
-    return tuple(p for p in found if p is not None)
+def _endpoints(
+    due: Recording, counted: slice, latencies: NDArray[np.float32], end_s: float, seconds: float
+) -> tuple[EndpointReport, ...]:
+    if len(due.endpoints) < 2:
+        return ()
+    index, at = due.endpoint[counted], due.scheduled_s[counted]
+    found = []
+    for number, name in enumerate(due.endpoints):
+        mine = np.equal(index, number)
+        if mine.any():
+            found.append(EndpointReport(endpoint=name, **measure(at[mine], latencies[mine], end_s, seconds, LEVELS)))
+    return tuple(sorted(found, key=lambda report: report.endpoint))
 
 
-def _errors(recording: Recording, counted: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> tuple[ErrorKind, ...]:
-    counts = np.bincount(recording.kind[counted], minlength=len(recording.kinds))
+def _errors(recording: Recording, kinds: NDArray[np.uint16]) -> tuple[ErrorKind, ...]:
+    counts = np.bincount(kinds, minlength=len(recording.kinds))
     found = [
         ErrorKind(kind=kind, count=int(counts[i]), example=recording.examples[i])
         for i, kind in enumerate(recording.kinds)
         if i and counts[i]
     ]
-    return tuple(sorted(found, key=lambda error: -error.count)[:MAX_KINDS])
-
-
-def _series(recording: Recording, plan: LoadPlan) -> tuple[Second, ...]:
-    """Second by second. An arrival belongs to the second in which it was due; `completed` to that in which it ended."""
-    edges = np.arange(int(np.ceil(plan.warm_up_s + plan.measure_s)) + 1)
-    ended = recording.scheduled_s + recording.latency_ms / 1000.0
-    due_before = np.searchsorted(recording.scheduled_s, edges)
-    ended_before = np.searchsorted(np.sort(ended), edges)
-    answered_before = np.searchsorted(np.sort(ended[recording.ok]), edges)
-    seconds = []
-    for at in edges[:-1]:
-        mine = slice(due_before[at], due_before[at + 1])
-        ok = recording.ok[mine]
-        answers = recording.latency_ms[mine][ok]
-        p50, p99 = np.percentile(answers, [50, 99]) if len(answers) else (None, None)
-        seconds.append(
-            Second(
-                at_s=int(at),
-                warm_up=bool(at + 1 <= plan.warm_up_s),
-                offered=len(ok),
-                completed=int(answered_before[at + 1] - answered_before[at]),
-                errors=int(np.count_nonzero(~ok)),
-                in_flight=int(due_before[at + 1] - ended_before[at + 1]),
-                p50_ms=None if p50 is None else round(float(p50), 3),
-                p99_ms=None if p99 is None else round(float(p99), 3),
-            )
-        )
-    return tuple(seconds)
+    return tuple(sorted(found, key=lambda error: (-error.count, error.kind))[:MAX_KINDS])

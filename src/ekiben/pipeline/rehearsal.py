@@ -33,7 +33,7 @@ def run(
     console = Console(stderr=as_json)
     recipe = recipe or project.settings.recipe
     stages.recipe(project, recipe).with_params(params)
-    stages.objectives(project, slo)
+    stages.objectives(project, slo, recipe)
     read = document.read(definitions.load(project, workflow))
     lint.check(read)
     given = {

@@ -13,17 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from ekiben.config import Project
 from ekiben.errors import EkibenError, NotFoundError
+from ekiben.files import write_atomically
 from ekiben.recipe import GOLDEN, Example, Recipe
 from ekiben.types import BentoRef, Check, ModelVersion, Outcome, Probe, Release, Verdict
 
 if TYPE_CHECKING:
     from ekiben.loadtest.slo import Slo
+    from ekiben.pipeline.targets import Payload
     from ekiben.platforms.local import LocalPlatform
     from ekiben.registry import Registry
-    from ekiben.types import LoadPlan
+    from ekiben.types import LoadPlan, LoadReport
 
 RUN_FOLDER = "EKIBEN_RUN_FOLDER"
 """Where a run on this machine keeps its files; a report goes there."""
+
+MOST_LIVE_FAILURES = 0.01
+"""Share of requests. A live release that fails more often is so slow by its time-outs that all pass beside it."""
 
 PROBED = 1_000
 """Requests that must be answered while traffic is switched, before the switch is called clean."""
@@ -41,12 +46,14 @@ def recipe(project: Project, name: str) -> Recipe:
     return found
 
 
-def objectives(project: Project, overrides: list[str]) -> "tuple[Slo, LoadPlan]":
+def objectives(project: Project, overrides: list[str], service: str) -> "tuple[Slo, LoadPlan]":
     """What load is offered and what counts as good; refused if the run could not prove it."""
-    from ekiben.loadtest import slo
+    from ekiben.loadtest import compare, slo
 
-    wanted, plan = slo.read(project.root / "loadtests" / "slo.toml", overrides)
+    wanted, plan = slo.read(project.root / "loadtests" / "slo.toml", overrides, service)
     wanted.require(plan)
+    if wanted.relative:
+        compare.in_turn(plan)
     return wanted, plan
 
 
@@ -104,31 +111,103 @@ def package(name: str, model: str) -> BentoRef:
 def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
     """Place the Bento in the idle slot, load it there and judge. Returns the verdict and the report's folder."""
     from ekiben.loadtest import runner
+    from ekiben.loadtest.resources import Sampler
     from ekiben.loadtest.slo import judge
+    from ekiben.pipeline import loading
     from ekiben.report.write import write
 
     project = Project.here()
     candidate = BentoRef.model_validate_json(bento)
-    wanted, plan = objectives(project, slo)
-    slot = platform(project, candidate.name).stage(candidate, run)
+    wanted, plan = objectives(project, slo, candidate.name)
+    place = platform(project, candidate.name)
+    slot = place.stage(candidate, run)
     out = Path(os.environ.get(RUN_FOLDER) or tempfile.mkdtemp()) / "report"
     for _ in range(2):
-        report = runner.run(
-            locustfile=project.root / "loadtests" / "locustfile.py",
-            url=slot.url,
-            golden=_golden(candidate),
-            plan=plan,
-            subject=candidate,
-            out=out,
-            on_progress=lambda line: print(line, flush=True),  # noqa: T201
-        )
-        if report.valid:
+        with Sampler(slot.url) as sampler:
+            report = runner.run(
+                locustfile=project.root / "loadtests" / "locustfile.py",
+                url=slot.url,
+                golden=_golden(candidate),
+                plan=plan,
+                subject=candidate,
+                out=out,
+                slo=wanted,
+                on_progress=_tell,
+            )
+        report = loading.described(sampler.attach(report), _payload(candidate))
+        if report.valid or report.target_lost:
             break
         # The generator was at fault, not the service: that says nothing about the release, so it is measured again.
-        print(f"INVALID: {report.reason}", flush=True)  # noqa: T201
-    verdict = judge(report, wanted)
+        _tell(f"INVALID: {report.reason}")
+    live = place.observe().active
+    if wanted.relative and live is None:
+        _tell("there is no live release: objectives against it are passed over")
+    if wanted.relative and live is not None and report.valid:
+        report = _against_live(place, live.bento, slot.url, candidate, plan, report, out)
+    verdict = judge(report, wanted, live=live is not None)
     write(report, verdict, out)
+    _log_report(project, candidate, report, verdict, out, run)
     return verdict, str(out)
+
+
+def _against_live(
+    place: "LocalPlatform", live: BentoRef, url: str, candidate: BentoRef, plan: "LoadPlan", report: "LoadReport",
+    out: Path,
+) -> "LoadReport":  # fmt: skip
+    """The report with the comparison: the live slot and the candidate's are asked the same in turn."""
+    from ekiben.loadtest import compare, payloads
+    from ekiben.loadtest.golden import Golden
+    from ekiben.pipeline import loading
+    from ekiben.pipeline.targets import Payload
+
+    seen = place.observe()
+    if seen.selector is None or seen.selector not in seen.ready:
+        _tell(f"{live}, which is live, does not answer: there is nothing to compare with")
+        return report
+    mine, path = _payload(candidate), out / "payload-live.json"
+    known = payloads.for_other(mine.golden, Golden.read(_golden(live)))
+    write_atomically(path, known.model_dump_json())
+    a = loading.Side(live.tag, f"http://{seen.slots[seen.selector].address}", Payload(known, path, mine.source))
+    b = loading.Side(candidate.tag, url, mine)
+    _tell(f"comparing {candidate} with {live}, which is live")
+    both = loading.against(a, b, compare.in_turn(plan), candidate, out / "against-live", _tell)
+    found = both.comparison
+    if not both.valid or found is None:
+        _tell(f"INVALID: {both.reason}")
+        return report
+    if found.failed_a > MOST_LIVE_FAILURES * found.requests_a:
+        _tell(
+            f"{live}, which is live, failed {found.failed_a:,} of {found.requests_a:,} requests: no measure for others"
+        )
+        return report
+    return report.model_copy(update={"comparison": found})
+
+
+def _payload(bento: BentoRef) -> "Payload":
+    from ekiben.loadtest.golden import Golden
+    from ekiben.pipeline.targets import Payload
+
+    path = _golden(bento)
+    return Payload(Golden.read(path), path, "golden examples")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+def _log_report(
+    project: Project, candidate: BentoRef, report: "LoadReport", verdict: Verdict, out: Path, run: str
+) -> None:
+    """To W&B; where that fails the verdict stands all the same, for it does not depend on who keeps the report."""
+    from ekiben.report.headline import summary
+
+    try:
+        config = {"bento": candidate.tag, "run": run}
+        logged = registry(project).log_load_report(candidate.model, out, config, summary(report, verdict))
+    except Exception as error:  # the client has many kinds
+        _tell(f"the report is in {out}, but W&B did not take it: {error}")
+    else:
+        _tell(f"the report is {logged} in W&B")
 
 
 def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:

@@ -15,7 +15,7 @@ import pytest
 from ekiben.loadtest.options import profile
 from ekiben.processes import free_port
 from ekiben.types import LoadReport
-from tests.e2e.loading import LOCUSTFILE, gone, until, write_golden
+from tests.e2e.loading import LOCUSTFILE, gone, too_busy, until, write_golden
 from tests.fakes.http_target import serving, truth
 
 FAST = ["--rate", "40", "--arrivals", "constant", "--warm-up", "0.5", "--duration", "2"]
@@ -42,17 +42,30 @@ def report(folder: Path) -> LoadReport:
     return LoadReport.model_validate_json((folder / "result.json").read_bytes())
 
 
+def alone(folder: Path, *options: str, tries: int = 3) -> tuple[int, LoadReport, int]:
+    """Exit code and report of a headless run, and how many requests the target saw."""
+    result = folder / "result.json"
+    with serving() as url:
+        with locust(folder, "log", "--headless", "--host", url, *FAST, *options, "--result", str(result)) as running:
+            code = running.wait(60)
+        seen = len(truth(url).took_ms)
+    found = report(folder)
+    return alone(folder, *options, tries=tries - 1) if too_busy(found.reason) and tries > 1 else (code, found, seen)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_alone_or_with_processes(tmp_path: Path, processes: int) -> None:
     port = str(free_port())
     several = ["--processes", "2", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
-    options = [*FAST, *(several if processes > 1 else []), "--result", str(tmp_path / "result.json")]
-    with serving() as url, locust(tmp_path, "log", "--headless", "--host", url, *options) as running:
-        assert running.wait(60) == 0, (tmp_path / "log.log").read_text()
-        found = report(tmp_path)
-        assert found.valid and found.requests == 80 and found.workers == processes and found.failed == 0
-        assert len(truth(url).took_ms) == 100
+    code, found, seen = alone(tmp_path, *(several if processes > 1 else []))
+    assert code == 0 and found.valid, found.reason
+    assert found.requests == 80 and found.workers == processes and found.failed == 0 and seen == 100
     assert "POST     /predict" in (tmp_path / "log.log").read_text()  # Locust's own table
+
+
+@pytest.mark.parametrize(("slo", "code"), [("error_rate=10%,p95=10s", 0), ("p50=0.01ms", 10), ("error_rate=0.1%", 11)])
+def test_the_exit_code_is_the_verdict_on_objectives(tmp_path: Path, slo: str, code: int) -> None:
+    assert alone(tmp_path, "--slo", slo)[0] == code, (tmp_path / "log.log").read_text()
 
 
 def test_shorter_than_its_schedule_is_invalid(tmp_path: Path) -> None:
@@ -100,10 +113,12 @@ def test_master_and_workers_on_shells_of_their_own(tmp_path: Path) -> None:
         locust(tmp_path, "one", "--worker", "--master-port", port) as one,
         locust(tmp_path, "two", "--worker", "--master-port", port) as two,
     ):
-        assert master.wait(60) == 0, (tmp_path / "master.log").read_text()
+        code = master.wait(60)
         assert one.wait(20) == 0 and two.wait(20) == 0
         assert len(truth(url).took_ms) == 125
-    assert report(tmp_path).requests == 100 and report(tmp_path).workers == 2
+    found = report(tmp_path)
+    assert (code == 0 and found.valid) or too_busy(found.reason), (tmp_path / "master.log").read_text()
+    assert found.requests == 100 and found.workers == 2
 
 
 def test_workers_end_when_a_master_elsewhere_dies(tmp_path: Path) -> None:
@@ -121,7 +136,7 @@ def test_workers_end_when_a_master_elsewhere_dies(tmp_path: Path) -> None:
     assert "the master has been silent" in (tmp_path / "worker.log").read_text()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_start_stop_and_start_again_from_the_web_page(tmp_path: Path, processes: int) -> None:
     web, port = free_port(), str(free_port())
     several = ["--processes", "2", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
@@ -158,11 +173,12 @@ def test_start_stop_and_start_again_from_the_web_page(tmp_path: Path, processes:
         until(lambda: not result.exists(), 30, "the old report is away")
         until(result.exists, 30, "a new report")
         found = report(tmp_path)
-        assert found.valid and found.requests == 120 and found.settings.rate == 60, found
+        assert found.valid or too_busy(found.reason), found.reason
+        assert found.requests == 120 and found.settings.rate == 60
         until(ready, 30, "the end of the second test")
         children = psutil.Process(running.pid).children(recursive=True)
         running.terminate()
-        assert running.wait(30) == 0
+        assert running.wait(30) == (0 if found.valid else 1)
         until(lambda: all(gone(child) for child in children), 20, "its workers end")
 
 

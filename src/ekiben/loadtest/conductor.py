@@ -21,6 +21,7 @@ from ekiben.loadtest.golden import Golden
 from ekiben.loadtest.job import Job
 from ekiben.loadtest.phrases import ms
 from ekiben.loadtest.recorder import RECORD, UNFINISHED, Chunk, Collector
+from ekiben.loadtest.resources import machine
 from ekiben.loadtest.search import slower
 from ekiben.loadtest.summary import summarise
 from ekiben.types import LoadReport, Value
@@ -189,7 +190,7 @@ class Conductor:
             return LoadReport(validity="INVALID", reason=reason, settings=self.plan, **settings)
         recording = self._collector.recording().until(self.plan.warm_up_s + measured_s)
         report = summarise(recording, self.plan, measured_s=measured_s, stopped=self._stopped, **settings)
-        update: dict[str, Any] = {"workers": self.plan.processes, "target_lost": bool(self._lost)}
+        update: dict[str, Any] = {"workers": self.plan.processes, "target_lost": bool(self._lost), "machine": machine()}
         if self._job.limit_ms:
             update["slower"] = slower(recording, self.plan, self._job.limit_ms)
         if against := self._job.against:

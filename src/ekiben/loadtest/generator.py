@@ -3,6 +3,7 @@
 What a request is, is not known here: `ask` sends it and tells its outcome. Needs gevent, monkey-patched or not.
 """
 
+import gc
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,8 +25,10 @@ SILENT_S = 1.0
 SILENT = 10
 """A service or network that has answered before, but none of the last SILENT requests or more of the last SILENT_S or
 longer, may be lost: then it is asked again after the load."""
+PATIENCE = 2.0
 PATIENCE_S = 10.0
-"""For so long a service may go on working off requests that nobody waits for any more."""
+"""A service that got up to PATIENCE times what it can do goes on working for so many times as long as it was silent,
+off requests that nobody waits for any more; it is waited for PATIENCE_S at most."""
 
 
 class Outcome(NamedTuple):
@@ -81,6 +84,8 @@ class Generator:
 
     def run(self) -> None:
         """Raises what `ask` raised, after which nothing more is offered."""
+        gc.collect()
+        gc.freeze()  # else the collector goes through all that was imported again and again, 50 ms at a time
         ticker = gevent.spawn(self._tick)
         try:
             self._offering = gevent.spawn(self._open if self._plan.open_loop else self._closed_loop)
@@ -89,6 +94,7 @@ class Generator:
             lost = "" if self._broken else self._lost()
         finally:
             ticker.kill()
+            gc.unfreeze()
         if self._broken:
             raise self._broken
         self._hand_on(done=True, lost=lost)
@@ -172,7 +178,7 @@ class Generator:
         last = self._answered_at
         if last is None or self._silent < SILENT or self._end - last < SILENT_S:
             return ""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + min(PATIENCE_S, PATIENCE * (self._end - last))
         while not (outcome := self._ask(0, time.monotonic())).answered:
             if time.monotonic() >= deadline or outcome.kind != TIME_OUT:
                 since = last - self._origin

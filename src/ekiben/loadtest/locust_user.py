@@ -29,6 +29,7 @@ from ekiben.loadtest.http import Client
 from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Job
 from ekiben.loadtest.options import add_options, job_of
 from ekiben.loadtest.recorder import TIME_OUT
+from ekiben.loadtest.slo import judge
 from ekiben.types import LoadReport
 
 MASTER_SILENCE_S = 10.0  # a master answers each heartbeat, one a second
@@ -245,6 +246,10 @@ def _finish(environment: Environment, job: Job, report: LoadReport) -> None:
     write_atomically(job.result, report.model_dump_json())
     environment.process_exit_code = 0 if report.valid else 1
     _say(f"{report.validity}{report.reason and ': '}{report.reason}")
+    if job.slo and job.parent is None:  # nobody else judges
+        verdict = judge(report, job.slo)
+        environment.process_exit_code = verdict.outcome.exit_code
+        _say(str(verdict))
     _quit(environment)
 
 

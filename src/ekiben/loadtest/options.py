@@ -36,7 +36,7 @@ def add_options(parser: ArgumentParser, **_: Any) -> None:
         flag = "--" + option.replace("_", "-")
         group.add_argument(flag, type=kind, default=field.default, choices=choices, help=help_)
     group.add_argument("--rate-profile", default="", help="rate over time instead of --rate: 0:50,60:200 is a ramp")
-    group.add_argument("--slo", default="", help="end early or extend by these: p99=300ms,error_rate=1%%")
+    group.add_argument("--slo", default="", help="judge by these, end early or extend: p99=300ms,error_rate=1%%")
     group.add_argument("--golden", default="", env_var=GOLDEN, help="golden answers of the model under test")
     group.add_argument("--result", default=".ekiben/load-report.json", help="where the report is written")
 

@@ -29,7 +29,8 @@ STAGES = 3  # and more as long as the knee lies outside what was probed
 FEWEST = 7  # probes, without which no line is fitted
 BEYOND = 1.1  # how far the line is trusted outside what was probed, as a factor
 SHORTEST_S, LONGEST_S = 6.0, 20.0  # a probe of the fit
-CONFIRM_S = 40.0
+CONFIRM_S = 40.0  # or half as long, where the time is nearly over
+MARGIN = 0.02  # of the budget, for a probe that takes longer than those before it
 BELOW = 0.95  # where the long probe confirms, of the knee
 NEAR = 2.0  # a probe whose share is e^2 times the wanted one, or less than its e^2th part, has 1/e of the weight
 
@@ -117,7 +118,7 @@ class _Searcher:
 
     @property
     def left(self) -> float:
-        return self.wanted.budget_s - self.spent
+        return self.wanted.budget_s * (1 - MARGIN) - self.spent
 
     @property
     def passed(self) -> list[float]:
@@ -191,7 +192,8 @@ class _Searcher:
         below_fail = max((rate for rate in self.passed if rate < known), default=min(self.passed, default=None))
         rate = min(BELOW * self.crossing.rate, self.crossing.lower) if self.crossing else below_fail
         while rate is not None and rate >= self.wanted.lowest:
-            seconds = max(self.enough(rate), min(self.wanted.seconds(CONFIRM_S), self.left - self.overhead))
+            usual = self.wanted.seconds(CONFIRM_S)
+            seconds = max(self.enough(rate), usual / 2, min(usual, self.left - self.overhead))
             try:
                 point = yield from self.probe(rate, seconds, "confirm")
             except _Out:

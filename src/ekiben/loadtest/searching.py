@@ -107,8 +107,10 @@ def judge(report: LoadReport) -> Verdict:
     found = report.search
     assert found is not None
     outcome = Outcome.PASS if found.rate else Outcome.INCONCLUSIVE if found.points else Outcome.ERROR
-    seen = found.sure if found.points else f"INVALID: {report.reason}"
-    check = Check(name="search", outcome=outcome, seen=seen, wanted=f"a rate that holds {found.objective}")
+    seen = f"INVALID: {report.reason}" if not found.points else "no rate was confirmed to hold it"
+    if found.rate:
+        seen = f"{found.rate:.4g} requests/s hold it, by a probe of {found.points[-1].seconds:.0f} s"
+    check = Check(name="search", outcome=outcome, seen=seen, wanted=f"the highest rate that holds {found.objective}")
     return Verdict.of([check], subject=str(report.subject or report.url))
 
 

@@ -17,6 +17,9 @@ def headline(verdict: Verdict) -> str:
             return unmet[0].seen  # nothing else was judged
         rest = f", and {len(unmet) - 1} more" if len(unmet) > 1 else ""
         return f"{_decisive(unmet[0])}; wanted {unmet[0].wanted}{rest}"
+    for check in verdict.checks:
+        if check.name in ("search", "comparison"):  # it asks what there is, and not whether an objective is met
+            return f"{check.seen}; wanted {check.wanted}"
     objectives = sum(check.name != "validity" for check in verdict.checks)
     if not objectives:
         return "no objective was judged"

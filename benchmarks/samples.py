@@ -98,6 +98,10 @@ def chunks(due: "NDArray[np.float64]") -> "Iterator[Chunk]":
 
 
 def peak_mb() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():  # elsewhere ru_maxrss will do, though it begins with the size of who started this process
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) / 1024
     kilo = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilo / (1024 * 1024 if sys.platform == "darwin" else 1024)
 

@@ -100,7 +100,7 @@ def test_each_endpoint_has_its_figures() -> None:
 
 
 BIG = """
-import json, resource, time
+import json, time
 import numpy as np
 from tests.unit.test_loadtest_summary import recording, report
 from ekiben.types import LoadPlan
@@ -118,12 +118,14 @@ of = Recording(due, np.zeros(n, np.float32), latency, np.zeros(n, np.uint16), ("
 started = time.process_time()
 found = report(of, plan)
 text = found.model_dump_json()
+# Not ru_maxrss: that begins with the size of the process that started this one.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 print(json.dumps({"seconds": time.process_time() - started, "requests": found.requests, "bytes": len(text),
-                  "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+                  "mb": int(peak.split()[1]) / 1024}))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_ten_million_requests_are_a_report_in_seconds_and_500_mb() -> None:
     done = subprocess.run([sys.executable, "-c", BIG], capture_output=True, text=True, check=True)
     seen = json.loads(done.stdout)

@@ -32,7 +32,17 @@ def serving(bento: Stored, folder: Path) -> Iterator[str]:
     # Two BentoML servers that share a BENTOML_HOME wipe each other's metrics. A server needs no key.
     env = {key: value for key, value in os.environ.items() if key != "WANDB_API_KEY"}
     env |= {"BENTOML_HOME": str(folder / "home"), "BENTOML_DO_NOT_TRACK": "true"}
-    serve = [sys.executable, "-m", "bentoml", "serve", str(folder / "bento"), "--host", "127.0.0.1", "--port", str(port)]
+    serve = [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        str(folder / "bento"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     with log.open("wb") as output:
         leash = subprocess.Popen(
             [sys.executable, "-m", "ekiben.leash", *serve],

@@ -27,6 +27,7 @@ from ekiben.loadtest.summary import summarise
 from ekiben.types import LoadReport, Value
 
 SILENCE_S = 5.0  # without a word from a process, which speaks each second, it is lost
+BEGIN_S = 30.0  # for its first word it has longer: on_start may log in somewhere
 LOOK_S = 0.1
 
 
@@ -77,8 +78,7 @@ class Conductor:
         shards = [shard(self.plan, k, trace=self._trace, measured_s=self._longest) for k in range(workers)]
         self._collector = Collector(shards if self.plan.open_loop else None, workers)
         self._started = datetime.now(UTC)
-        now = time.monotonic()
-        self._heard = [now] * workers
+        self._heard = [time.monotonic() + BEGIN_S - SILENCE_S] * workers
         self._offered = [0.0] * workers
         self._in_flight = [0] * workers
         self._done = [False] * workers

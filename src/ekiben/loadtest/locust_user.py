@@ -159,6 +159,7 @@ def _begin(environment: Environment, runner: Any, **_: Any) -> None:
         if len(mine) != 1:
             sys.exit(f"{ERROR}the locustfile has {len(mine)} kinds of OpenLoopUser, wanted one: it is the whole load")
         environment.dispatcher_class = _OneEach
+        sys.setswitchinterval(0.0005)  # statistics are a thread beside requests that must start on time
         runner.register_message(SEEN, _on_seen)
         runner.register_message(BROKEN, _on_broken)
         environment.events.test_start.add_listener(_on_test_start)

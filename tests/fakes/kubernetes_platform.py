@@ -5,6 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lightkube import KubeConfig
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.config.models import Cluster as KubeServer
+from lightkube.config.models import User
 
 from ekiben.environments import Environment
 from ekiben.platforms.kubernetes.api import Api
@@ -45,17 +48,17 @@ def platform(
     def now() -> datetime:
         return EPOCH + timedelta(seconds=cluster.clock.seconds)
 
-    config = KubeConfig.from_server("http://cluster.invalid").get()
-    config = config._replace(user=_user())
     sleep = sleep or cluster.advance
-    api = Api(config, transport(cluster, before), sleep)
+    api = Api(config(), transport(cluster, before), sleep)
     return KubernetesPlatform(api, wanted, now=now, sleep=sleep, **more)
 
 
-def _user() -> Any:
-    from lightkube.config.models import User
-
-    return User()
+def config() -> SingleConfig:
+    """Of a server without TLS: reading the authorities' certificates would take a third of a test's time."""
+    server = KubeServer(server="http://cluster.invalid", insecure=True)
+    found = KubeConfig.from_one(cluster=server, user=User()).get()
+    assert found
+    return found
 
 
 def release(place: KubernetesPlatform, number: int, by: str = "anna") -> Release:

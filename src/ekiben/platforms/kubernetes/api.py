@@ -169,22 +169,23 @@ class Api:
         body: Any = None,
         content: str | None = None,
     ) -> httpx2.Response:
-        """The answer, if it is a good one. What reads is tried again; what writes only where it was surely not
-        carried out."""
+        """The answer, if it is a good one. What reads or applies is tried again; other writes only where they were
+        surely not carried out."""
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        repeatable = method == "GET" or (content == _APPLY and "force" in (params or {}))  # twice is as good as once
         for attempt in range(TRIES):
             last = attempt + 1 == TRIES
             try:
                 answer = self._once(method, path, params, data, content)
             except NoAnswerError:
-                if last or method != "GET":
+                if last or not repeatable:
                     raise
                 self._sleep(0.2 * 2**attempt)
                 continue
             if answer.is_success:
                 return answer
             # Flow control answers 429 before anything is done.
-            again = answer.status_code == 429 or (method == "GET" and answer.status_code >= 500)
+            again = answer.status_code == 429 or (repeatable and answer.status_code >= 500)
             if last or not again:
                 raise self._error(answer)
             self._sleep(_retry_after(answer) or 0.2 * 2**attempt)

@@ -26,6 +26,7 @@ from ekiben.platforms.kubernetes.state import (
     claim_key,
     fenced,
     new_stamp,
+    not_foreign,
     ours,
     releases,
     sizes,
@@ -112,6 +113,10 @@ class KubernetesPlatform:
         """What is live, staged, running, ready and claimed. A service that was never deployed is empty."""
         return self._observed(self._look(), at_size=True)
 
+    def last_seen(self) -> Observed:
+        """As `observe`, from what is known already: no request is made."""
+        return self._observed(self._known, at_size=True)
+
     def history(self) -> list[Release]:
         """What was made live, the newest last, rollbacks included; the last 20."""
         return list(self._look().state.history)
@@ -161,9 +166,11 @@ class KubernetesPlatform:
         return self.take_back(live.bento if live else None, by)
 
     def take_back(self, bento: BentoRef | None, by: str) -> Release:
-        """As `rollback`, but only if `bento` is what is live. Returns what is live then."""
+        """As `rollback`, but only if `bento` is what is live; if another is by now, no rollback leads to `bento` any
+        more. Returns what is live then."""
         wanted = RolledBack(bento, by, self._now(), self._claim(by))
         self._reach(wanted)
+        self._forget(bento)
         self.verify()
         active = self._known.state.active
         assert active is not None
@@ -215,9 +222,11 @@ class KubernetesPlatform:
         live = size[state.selector].wanted if state.selector else 0
         ready = set()
         for slot in SLOTS:
-            enough = live if at_size and slot != state.selector else 1
-            whole = size[slot].complete if at_size and slot != state.selector else size[slot].available > 0
-            if whole and size[slot].available >= max(1, enough):
+            if slot == state.selector:
+                fit = size[slot].available > 0
+            else:
+                fit = self._fit(size[slot], max(1, live)) if at_size else size[slot].serves
+            if fit:
                 ready.add(slot)
         stale = {slot for slot in SLOTS if slot != state.selector and self._outdated_slot(view, slot)}
         slots = {
@@ -338,18 +347,29 @@ class KubernetesPlatform:
     def _prepare(self) -> None:
         """What both colours share. The Services are created once, with selectors, which no apply has."""
         if self._known.service is None:
-            active, preview = shared.first_services(self.target)
-            try:
-                created = self.api.create(self._path("v1", "services"), active)
-                self._view = self._known.with_service(created)
-            except (ConflictError, NoAnswerError):
-                self._look()
-            if self.api.find(self._path("v1", "services", self.target.preview)) is None:
-                self.api.create(self._path("v1", "services"), preview)
+            self._create_services()
         for manifest in groups.common(self.target):
             applied = self.api.apply(self._path_of(manifest), manifest)
             if manifest["metadata"]["name"] == self.target.name and manifest["kind"] == "Service":
                 self._view = self._known.with_service(applied)
+
+    def _create_services(self) -> None:
+        """Once, with selectors. The active one last: where it is, both are."""
+        active, preview = shared.first_services(self.target)
+        where = self._path("v1", "services")
+        for service in (preview, active):
+            for attempt in range(ATTEMPTS):
+                try:
+                    self.api.create(where, service)
+                except ConflictError:  # it is there
+                    not_foreign(self.target, self.api.get(self._path("v1", "services", service["metadata"]["name"])))
+                except NoAnswerError:
+                    if attempt + 1 == ATTEMPTS:
+                        raise
+                    self._sleep(0.2 * 2**attempt)
+                    continue
+                break
+        self._look()
 
     def _digest(self, slot: Slot, delivery: Delivery) -> str:
         template = workload.deployment(self.target, slot, delivery)["spec"]["template"]
@@ -460,7 +480,10 @@ class KubernetesPlatform:
 
     def _is_ready(self, deployment: Manifest, size: int, live: bool) -> bool:
         now = sizes(deployment)
-        return now.available >= size and (live or now.complete)
+        return now.available >= size if live else self._fit(now, size)
+
+    def _fit(self, size: Sizes, wanted: int) -> bool:
+        return size.complete and size.available >= wanted
 
     def _pods(self, slot: Slot) -> list[Manifest]:
         labels = ",".join(f"{key}={value}" for key, value in self.target.selector(slot).items())
@@ -499,7 +522,7 @@ class KubernetesPlatform:
             self._view = self._known.with_deployment(each, self.api.get(where))
         view, size = self._known, sizes(self._known.deployments[slot])
         wanted = 1 if action.back else self._size()
-        fit = size.available >= wanted and (size.complete or action.back)
+        fit = size.serves if action.back else self._fit(size, wanted)
         if view.fence(slot) != stamp or not fit:
             raise ConflictError(
                 f"{slot} of {self.service} is no longer ready: {_told(size)}",
@@ -519,7 +542,7 @@ class KubernetesPlatform:
 
     def preview(self, slot: Slot) -> None:
         """The preview Service reaches that colour."""
-        patch: list[Manifest] = [{"op": "replace", "path": "/spec/selector", "value": self.target.selector(slot)}]
+        patch: list[Manifest] = [{"op": "add", "path": "/spec/selector", "value": self.target.selector(slot)}]
         self.api.patch(self._path("v1", "services", self.target.preview), patch)
 
     def verify(self) -> None:
@@ -552,6 +575,22 @@ class KubernetesPlatform:
         names = [(end.get("targetRef") or {}).get("name", "?") for end in ready]
         strange = [name for name in names if not name.startswith(f"{self.target.of(slot)}-")]
         return f"{', '.join(strange)} among them" if strange else "" if names else "none is ready"
+
+    def _forget(self, bento: BentoRef | None) -> None:
+        """Take `bento` out of what a rollback walks down."""
+        for attempt in range(ATTEMPTS):
+            view = self._known
+            live = view.state.live
+            kept = tuple(release for release in live if release.bento != bento)
+            if kept == live or not kept or kept[-1] != live[-1]:
+                return
+            try:
+                self._change_service({LIVE: releases(kept)})
+                return
+            except (ConflictError, NoAnswerError):
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                self._look()
 
     def _restore(self) -> None:
         """The live colour's autoscaler gets its own limits again, in place of those it was switched to with."""

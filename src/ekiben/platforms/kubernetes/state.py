@@ -158,17 +158,24 @@ def releases(made: tuple[Release, ...]) -> str:
 
 
 def ours(target: Target, service: Manifest | None) -> Manifest | None:
-    """The Service, if this service's deploys made it; UsageError for one that somebody else has under its name."""
+    """The active Service, if deploys can keep their state in it. UsageError else."""
     if service is None:
         return None
-    labels = service["metadata"].get("labels") or {}
-    if labels.get("app.kubernetes.io/managed-by") == "ekiben" and labels.get(SERVICE) == target.name:
-        if EPOCH in annotations(service) and service["spec"].get("selector"):
-            return service
-        seen = f"the Service {target.name} was applied, not created: it has no selector or no epoch"
-    else:
-        seen = f"the Service {target.name} in {target.settings.namespace} is not ekiben's: it was left alone"
-    raise UsageError(
+    not_foreign(target, service)
+    if EPOCH not in annotations(service) or not service["spec"].get("selector"):
+        raise _unusable(target, f"the Service {target.name} was applied, not created: it has no selector or no epoch")
+    return service
+
+
+def not_foreign(target: Target, service: Manifest) -> None:
+    """UsageError for a Service that somebody else has under a name of ours."""
+    labels, name = service["metadata"].get("labels") or {}, service["metadata"]["name"]
+    if labels.get("app.kubernetes.io/managed-by") != "ekiben" or labels.get(SERVICE) != target.name:
+        raise _unusable(target, f"the Service {name} in {target.settings.namespace} is not ekiben's: it was left alone")
+
+
+def _unusable(target: Target, seen: str) -> UsageError:
+    return UsageError(
         seen,
         wanted=f"a Service that `ekiben deploy` or `ekiben render {target.service} --create` made",
         next_step="name the recipe otherwise, use another namespace, or delete that Service if nobody needs it",
@@ -199,6 +206,11 @@ class Sizes:
     available: int = 0
     there: int = 0
     settled: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Some pod answers and is to stay, and none is of an older template."""
+        return self.settled and self.wanted > 0 and self.available > 0 and self.updated == self.there
 
     @property
     def complete(self) -> bool:

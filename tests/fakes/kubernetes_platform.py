@@ -43,20 +43,21 @@ def platform(
     *,
     before: Callable[[str, str], None] | None = None,
     sleep: Callable[[float], None] | None = None,
+    token: str = "",
     **more: Any,
 ) -> KubernetesPlatform:
     def now() -> datetime:
         return EPOCH + timedelta(seconds=cluster.clock.seconds)
 
     sleep = sleep or cluster.advance
-    api = Api(config(), transport(cluster, before), sleep)
+    api = Api(config(token), transport(cluster, before), sleep)
     return KubernetesPlatform(api, wanted, now=now, sleep=sleep, **more)
 
 
-def config() -> SingleConfig:
+def config(token: str = "") -> SingleConfig:
     """Of a server without TLS: reading the authorities' certificates would take a third of a test's time."""
     server = KubeServer(server="http://cluster.invalid", insecure=True)
-    found = KubeConfig.from_one(cluster=server, user=User()).get()
+    found = KubeConfig.from_one(cluster=server, user=User(token=token or None)).get()
     assert found
     return found
 

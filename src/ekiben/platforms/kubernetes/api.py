@@ -5,6 +5,7 @@ not know, and have no proxy subresource.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -44,10 +45,11 @@ def path(api_version: str, plural: str, namespace: str, name: str = "", sub: str
 
 
 def configured(context: str) -> SingleConfig:
-    """The kubeconfig's context of that name; '' for the current one, or the pod's own account. UsageError if there is
-    none."""
+    """The kubeconfig's context of that name; '' for the current one. In a pod without KUBECONFIG it is the pod's own
+    account, whatever contexts are called elsewhere. UsageError if there is none."""
     try:
-        config = KubeConfig.from_env()
+        named = os.environ.get("KUBECONFIG")
+        config = KubeConfig.from_file(named) if named else KubeConfig.from_env()
     except (ConfigError, OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"no kubeconfig: {error}",
@@ -55,7 +57,7 @@ def configured(context: str) -> SingleConfig:
             next_step="set KUBECONFIG, or put it into ~/.kube/config",
         ) from None
     try:
-        found = config.get(context or None)
+        found = config.get((context if config.fname else "") or None)
     except (ConfigError, KeyError):
         found = None
     if found is None:

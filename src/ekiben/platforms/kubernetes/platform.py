@@ -33,7 +33,7 @@ from ekiben.platforms.kubernetes.state import (
     stamping,
 )
 from ekiben.platforms.manifests import groups, shared, workload
-from ekiben.platforms.manifests.names import EPOCH, Delivery, Manifest, Target, bento_of
+from ekiben.platforms.manifests.names import EPOCH, PORT, PORT_NAME, Delivery, Manifest, Target, bento_of
 from ekiben.rollout.plan import (
     Action,
     Claim,
@@ -125,6 +125,18 @@ class KubernetesPlatform:
         """What is left to do until it is as wanted; nothing is done."""
         return self._planned(self._look(), wanted)
 
+    def brings(self, delivery: Delivery) -> None:
+        """This command deploys just that: a Bento that is there from another image, or with other settings, is not
+        yet it."""
+        self._deliveries[bento_of(delivery)] = delivery
+
+    def live_slot(self) -> Slot:
+        """What the selector named when it was read last. NotFoundError where nothing was ever live."""
+        slot = self._known.state.selector
+        if slot is None:
+            raise NotFoundError(f"{self.service} was never live", next_step=f"ekiben deploy {self.service}")
+        return slot
+
     def stage(self, delivery: Delivery, claim: str) -> Endpoint:
         """Make that Bento, or its image, ready in the idle colour, at the live one's size; `claim` then holds it.
 
@@ -132,7 +144,7 @@ class KubernetesPlatform:
         ready.
         """
         bento = bento_of(delivery)
-        self._deliveries[bento] = delivery
+        self.brings(delivery)
         self._prepare()
         self._reach(Staged(bento, self._claim(claim)))
         state = self._known.state
@@ -154,6 +166,7 @@ class KubernetesPlatform:
                 wanted=str(release.bento),
                 next_step="stage it again",
             )
+        self._ends()  # who may not read the endpoints learns it before the switch
         self._reach(wanted)
         self.verify()
 
@@ -286,7 +299,7 @@ class KubernetesPlatform:
                     self._change_service(mine)
             case Stage(slot, bento):
                 self._known.state.staging(slot, claim, action.epoch)
-                self._put(slot, self._delivery(bento), claim)
+                self._put(slot, self.delivery(bento), claim)
             case Start(slot, bento) if slot == self._known.state.selector:
                 self._revive(slot)
             case Start(slot, bento):
@@ -335,7 +348,7 @@ class KubernetesPlatform:
 
     # ---- what a colour runs
 
-    def _delivery(self, bento: BentoRef) -> Delivery:
+    def delivery(self, bento: BentoRef) -> Delivery:
         """How `bento` is delivered: as this command was told, else as it was when it was live."""
         if bento in self._deliveries:
             return self._deliveries[bento]
@@ -455,7 +468,7 @@ class KubernetesPlatform:
                 return
             if slot in self._stamps and annotations(deployment).get(FENCE) != self._stamps[slot]:
                 raise ConflictError(f"{slot} of {self.service} was taken over meanwhile", next_step="run it again")
-            wait = waits(deployment, self._pods(slot))
+            wait = waits(deployment, self.pods(slot))
             line = f"{slot}: {progress(deployment)}; {wait.reason}"
             if line != told:
                 self._say(line)
@@ -484,11 +497,6 @@ class KubernetesPlatform:
 
     def _fit(self, size: Sizes, wanted: int) -> bool:
         return size.complete and size.available >= wanted
-
-    def _pods(self, slot: Slot) -> list[Manifest]:
-        labels = ",".join(f"{key}={value}" for key, value in self.target.selector(slot).items())
-        found: list[Manifest] = self.api.get(self._path("v1", "pods"), {"labelSelector": labels})["items"]
-        return found
 
     def _not_ready(self, slot: Slot, wait: Wait) -> UnavailableError:
         seen = f"{slot} of {self.service} does not become ready: {wait.reason}"
@@ -540,6 +548,30 @@ class KubernetesPlatform:
         self._stamps.clear()
         self._say(f"{slot}: {action.release.bento} is live")
 
+    # ---- what judges look at
+
+    def now(self) -> datetime:
+        return self._now()
+
+    def pause(self, seconds: float) -> None:
+        self._sleep(seconds)
+
+    def pods(self, slot: Slot) -> list[Manifest]:
+        """The pods of a colour."""
+        labels = ",".join(f"{key}={value}" for key, value in self.target.selector(slot).items())
+        found: list[Manifest] = self.api.get(self._path("v1", "pods"), {"labelSelector": labels})["items"]
+        return found
+
+    def metrics(self, pod: str) -> str:
+        """What the pod's /metrics says, through the API server."""
+        return self.api.text(self._path("v1", "pods", f"{pod}:{PORT}", "proxy/metrics"))
+
+    def ask_preview(self, route: str, body: bytes) -> tuple[int, bytes]:
+        """POST to the preview Service, through the API server: status and body; status 0: no answer."""
+        return self.api.proxied(
+            self._path("v1", "services", f"{self.target.preview}:{PORT_NAME}", f"proxy{route}"), body
+        )
+
     def preview(self, slot: Slot) -> None:
         """The preview Service reaches that colour."""
         patch: list[Manifest] = [{"op": "add", "path": "/spec/selector", "value": self.target.selector(slot)}]
@@ -551,8 +583,7 @@ class KubernetesPlatform:
         deadline = self._now() + timedelta(seconds=VERIFY_SECONDS)
         pause = 0.25
         while True:
-            slot = self._known.state.selector
-            assert slot is not None
+            slot = self.live_slot()
             wrong = self._strays(slot)
             if not wrong:
                 return
@@ -568,13 +599,16 @@ class KubernetesPlatform:
             pause = min(2 * pause, 2.0)
 
     def _strays(self, slot: Slot) -> str:
-        params = {"labelSelector": f"kubernetes.io/service-name={self.target.name}"}
-        slices = self.api.get(self._path("discovery.k8s.io/v1", "endpointslices"), params)["items"]
-        ends = [end for each in slices for end in each.get("endpoints") or ()]
+        ends = self._ends()
         ready = [end for end in ends if (end.get("conditions") or {}).get("ready", True)]
         names = [(end.get("targetRef") or {}).get("name", "?") for end in ready]
         strange = [name for name in names if not name.startswith(f"{self.target.of(slot)}-")]
         return f"{', '.join(strange)} among them" if strange else "" if names else "none is ready"
+
+    def _ends(self) -> list[Manifest]:
+        params = {"labelSelector": f"kubernetes.io/service-name={self.target.name}"}
+        slices = self.api.get(self._path("discovery.k8s.io/v1", "endpointslices"), params)["items"]
+        return [end for each in slices for end in each.get("endpoints") or ()]
 
     def _forget(self, bento: BentoRef | None) -> None:
         """Take `bento` out of what a rollback walks down."""

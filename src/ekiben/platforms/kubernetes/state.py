@@ -85,7 +85,6 @@ class View:
             slot: SlotState(
                 bento=bento_in(self.deployments[slot]),
                 up=sizes(self.deployments[slot]).available > 0,
-                address=self.target.of(slot),
                 claim=claim.by if (claim := self.claim(slot)) else "",
             )
             for slot in SLOTS

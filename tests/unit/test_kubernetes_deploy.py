@@ -186,6 +186,38 @@ def test_a_crash_after_the_switch_takes_it_back(cluster: Cluster, wanted: Target
     assert "restarts, wanted none" in str(verdict)
 
 
+def test_an_autoscaled_service_keeps_its_size_through_switch_watch_and_rollback(cluster: Cluster, model: Model) -> None:
+    """Neither the new colour before the switch nor the old one after it has traffic: both would shrink."""
+    wanted = target(watch={**WATCH, "seconds": 900}, replicas={"min": 2, "max": 10})
+    deployed(platform(cluster, wanted), 1)
+    scaler = cluster.controllers.autoscaler
+    load = 400.0  # percent of one pod's CPU
+
+    def used(each: Any, to: Any) -> float:
+        slot = cluster.get("services", "digits")["spec"]["selector"]["ekiben.dev/slot"]
+        name = each["metadata"]["name"]
+        return load / replicas(cluster, slot) if name.endswith(slot) else 1.0
+
+    scaler.metrics.update({"digits-blue": used, "digits-green": used})
+    cluster.advance(300)
+    size = replicas(cluster, "blue")
+    assert size == 7
+    least: list[int] = []
+
+    def failing() -> float:
+        least.append(min(replicas(cluster, slot) for slot in ("blue", "green")))
+        return 0.0
+
+    model.failing = failing
+    assert deployed(platform(cluster, wanted), 2).passed
+    assert min(least) == size, "during the watch"
+    assert cluster.get("horizontalpodautoscalers", "digits-green")["spec"]["minReplicas"] == 2
+    model.failing = lambda: 0.5
+    assert not deployed(platform(cluster, wanted), 3).passed
+    assert (live(cluster), replicas(cluster, "green")) == ("b2", size)
+    assert cluster.get("horizontalpodautoscalers", "digits-green")["spec"]["minReplicas"] == 2
+
+
 QUOTA = {
     "apiVersion": "v1",
     "kind": "ResourceQuota",

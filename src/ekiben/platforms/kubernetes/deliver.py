@@ -30,6 +30,7 @@ def deliver(
         seen = place.last_seen()
         started = endpoint.slot == seen.selector
         if started and seen.idle not in seen.running:
+            place.retire()
             return Verdict(outcome=Outcome.PASS, subject=f"{release.bento}, live already")
         verdict = None if started else smoke(endpoint.slot)
     except EkibenError:

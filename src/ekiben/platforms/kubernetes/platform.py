@@ -29,6 +29,7 @@ from ekiben.platforms.kubernetes.state import (
     not_foreign,
     ours,
     releases,
+    releasing,
     sizes,
     stamping,
 )
@@ -60,9 +61,12 @@ LATE_SECONDS = 660.0  # beyond the environment's start_seconds: finding a node, 
 DRAIN_SECONDS = 5.0  # until all nodes know that the old colour gets no new connections
 VERIFY_SECONDS = 30.0
 WATCH_SECONDS = 10
+FLOOR = "ekiben.dev/floor"
+"""Annotation of an autoscaler: the claim for which it holds the colour at the size that it was switched with."""
 TEMPLATE = "ekiben.dev/template"
 """Annotation of a Deployment: digest of the template that was applied."""
 
+SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 PLURALS = {
     "Service": "services",
     "Deployment": "deployments",
@@ -193,7 +197,7 @@ class KubernetesPlatform:
         """Let the idle colour finish and scale it to 0, unless somebody else holds it; it keeps its Bento for a
         rollback. The live colour's autoscaler gets its own limits back."""
         self._reach(Retired(self._claim("retire")))
-        self._restore()
+        self._let_go()
 
     def ensure_serving(self) -> None:
         """Start the live colour again if somebody scaled it to 0, and wait until it is ready."""
@@ -397,9 +401,11 @@ class KubernetesPlatform:
     def _put(self, slot: Slot, delivery: Delivery, claim: str) -> None:
         stamp, size = self._take(slot, claim), self._size()
         self._say(f"{slot}: {bento_of(delivery)}, {size} pods")
-        deployment, *rest = groups.colour(self.target, slot, delivery, floor=size)
+        deployment, *rest = groups.colour(self.target, slot, delivery)
         for manifest in rest:
-            self.api.apply(self._path_of(manifest), manifest)
+            if manifest["kind"] not in SCALERS:
+                self.api.apply(self._path_of(manifest), manifest)
+        self._hold_size(slot, size, claim)
         deployment["metadata"]["annotations"][TEMPLATE] = self._digest(slot, delivery)
         deployment["spec"].pop("replicas", None)  # only fenced patches set it
         if self._known.deployments[slot] is None:
@@ -440,9 +446,7 @@ class KubernetesPlatform:
         self._known.state.holding(slot, bento)
         size = self._size()
         self._say(f"{slot}: {bento}, {size} pods")
-        scaler = workload.autoscaler(self.target, slot, size)
-        if scaler:
-            self.api.apply(self._path_of(scaler), scaler)
+        self._hold_size(slot, size, claim)
         self._take(slot, claim, ("/spec/replicas", size))
         self._await(slot, size)
 
@@ -537,6 +541,8 @@ class KubernetesPlatform:
                 wanted=f"{wanted} pods of {action.release.bento}",
                 next_step="run the command again",
             )
+        if not action.back and view.state.selector:
+            self._hold_size(view.state.selector, size.wanted, claim)
         after = view.state.switched(action.release, action.epoch, back=action.back, keep=action.keep)
         claims = {claim_key(each): str(self._token(c)) if (c := after.slots[each].claim) else None for each in SLOTS}
         made = {EPOCH: str(after.epoch), LIVE: releases(after.live), HISTORY: releases(after.history)}
@@ -626,12 +632,31 @@ class KubernetesPlatform:
                     raise
                 self._look()
 
-    def _restore(self) -> None:
-        """The live colour's autoscaler gets its own limits again, in place of those it was switched to with."""
-        slot = self._known.state.selector
-        scaler = workload.autoscaler(self.target, slot) if slot else None
+    def _hold_size(self, slot: Slot, size: int, claim: str) -> None:
+        """The colour's autoscaler leaves it at no fewer pods than that: without traffic it would shrink."""
+        scaler = workload.autoscaler(self.target, slot, size)
         if scaler:
+            scaler["metadata"]["annotations"] = {FLOOR: claim}
             self.api.apply(self._path_of(scaler), scaler)
+
+    def _let_go(self) -> None:
+        """The live colour's autoscaler gets its own limits again, unless somebody who is at work holds its size."""
+        slot, view = self._known.state.selector, self._known
+        scaler = workload.autoscaler(self.target, slot) if slot else None
+        if scaler is None:
+            return
+        where = self._path_of(scaler)
+        by = annotations(self.api.find(where)).get(FLOOR)
+        working = {c.by for each in SLOTS if (c := view.claim(each)) and c.until > self._now()}
+        if by is None or (by in working and not by.endswith(self._holder)):
+            return
+        field = {"HorizontalPodAutoscaler": "minReplicas", "ScaledObject": "minReplicaCount"}[scaler["kind"]]
+        try:
+            self.api.patch(where, releasing(FLOOR, by, f"/spec/{field}", self.target.settings.replicas.min))
+        except ConflictError:
+            return  # the next one who holds its size has begun
+        except NoAnswerError as error:
+            self._say(f"{slot}: its autoscaler may still hold it at its size: {error.seen}")
 
     # ---- paths
 

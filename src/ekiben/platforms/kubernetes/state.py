@@ -238,6 +238,15 @@ def stamping(old: str | None, new: str) -> list[Manifest]:
     return fenced(old, (_note(FENCE), new))
 
 
+def releasing(key: str, value: str, path: str, to: int) -> list[Manifest]:
+    """The patch that sets a field, and removes the annotation that said who held it, if it still says so."""
+    return [
+        _test(_note(key), value),
+        {"op": "replace", "path": path, "value": to},
+        {"op": "remove", "path": _note(key)},
+    ]
+
+
 def _note(key: str) -> str:
     return f"/metadata/annotations/{key.replace('/', '~1')}"
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ekiben.commands import deploy as deploying
 from ekiben.commands import loadtest
 from ekiben.commands.autoscale import autoscale
+from ekiben.commands.deploy import deploy
 from ekiben.commands.render import render
 from ekiben.errors import EkibenError, UsageError
 from ekiben.scaffold import Framework
@@ -17,6 +19,7 @@ from ekiben.tracker import commands as tracker
 
 if TYPE_CHECKING:
     from ekiben.config import Project
+    from ekiben.platforms.kubernetes.platform import KubernetesPlatform
     from ekiben.platforms.local import LocalPlatform
 
 app = typer.Typer(
@@ -34,8 +37,11 @@ app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(tracker.app, name="tracker")
 app.command()(render)
 app.command()(autoscale)
+app.command()(deploy)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+LOCAL = "local"
+Env = Annotated[str, typer.Option(help="Where: `local` for this machine, or an environment of pyproject.toml.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
 
 
@@ -189,51 +195,56 @@ def lock(bento: Annotated[str, typer.Argument(help="Bento; by default the projec
 
 
 @app.command()
-def status(service: Service = "", as_json: JsonFlag = False) -> None:
+def status(service: Service = "", env: Env = LOCAL, as_json: JsonFlag = False) -> None:
     """Show what is live, what is idle, and where the service listens.
 
-    Example: ekiben status
+    Example: ekiben status --env production
     """
     from ekiben.rollout import show
 
-    place = _platform(service)
+    place = _place(service, env)
     seen = place.observe()
-    _out({**seen.model_dump(mode="json"), "url": place.url} if as_json else show.status(seen, place.url))
+    mend = "run `ekiben up`" if env == LOCAL else "kubectl describe its pods says why; `ekiben rollback` goes back"
+    _out({**seen.model_dump(mode="json"), "url": place.url} if as_json else show.status(seen, place.url, mend))
 
 
 @app.command()
-def history(service: Service = "", as_json: JsonFlag = False) -> None:
+def history(service: Service = "", env: Env = LOCAL, as_json: JsonFlag = False) -> None:
     """List what was live when, the newest last.
 
     Example: ekiben history --json
     """
     from ekiben.rollout import show
 
-    releases = _platform(service).history()
+    releases = _place(service, env).history()
     _out([release.model_dump(mode="json") for release in releases] if as_json else show.history(releases))
 
 
 @app.command()
-def switch(service: Service = "") -> None:
+def switch(service: Service = "", env: Env = LOCAL) -> None:
     """Send traffic to the release that the idle slot holds, if it was live before.
 
     Example: ekiben switch
     """
     from ekiben.pipeline import stages
 
-    release = stages.switch_over(_project(), _platform(service), by=_me())
+    if env == LOCAL:
+        release = stages.switch_over(_project(), _platform(service), by=_me())
+    else:
+        release = deploying.switch_over(_cluster(service, env), by=_me())
+        stages.promote(_project(), release)
     _out(f"{release.bento} is live in {release.slot}")
 
 
 @app.command()
-def rollback(service: Service = "") -> None:
+def rollback(service: Service = "", env: Env = LOCAL) -> None:
     """Send traffic back to the release that was live before, started anew where it was stopped.
 
     Example: ekiben rollback
     """
     from ekiben.pipeline import stages
 
-    release = stages.roll_back(_project(), _platform(service), by=_me())
+    release = stages.roll_back(_project(), _place(service, env), by=_me())
     _out(f"{release.bento} is live again, in {release.slot}")
 
 
@@ -297,10 +308,15 @@ def _platform(service: str) -> "LocalPlatform":
     return stages.platform(project, name)
 
 
-def _me() -> str:
-    import getpass
+def _cluster(service: str, env: str) -> "KubernetesPlatform":
+    return deploying.platform(_project(), service or _project().settings.recipe, env)
 
-    return getpass.getuser()
+
+def _place(service: str, env: str) -> "LocalPlatform | KubernetesPlatform":
+    return _platform(service) if env == LOCAL else _cluster(service, env)
+
+
+_me = deploying.me
 
 
 def _pairs(flag: str, texts: list[str]) -> dict[str, str]:

@@ -88,6 +88,7 @@ class Release(Value):
     service: str
     slot: Slot
     bento: BentoRef
+    image: str = ""  # REPOSITORY@sha256:…, where it was delivered as an image
     load_report: str = ""  # path or address of the JSON report
     time: datetime
     by: str

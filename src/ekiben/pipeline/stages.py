@@ -20,6 +20,7 @@ from ekiben.types import BentoRef, Check, ModelVersion, Outcome, Probe, Release,
 if TYPE_CHECKING:
     from ekiben.loadtest.slo import Slo
     from ekiben.pipeline.targets import Payload
+    from ekiben.platforms.kubernetes.platform import KubernetesPlatform
     from ekiben.platforms.local import LocalPlatform
     from ekiben.registry import Registry
     from ekiben.types import LoadPlan, LoadReport
@@ -127,7 +128,7 @@ def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
             report = runner.run(
                 locustfile=project.root / "loadtests" / "locustfile.py",
                 url=slot.url,
-                golden=_golden(candidate),
+                golden=golden(candidate),
                 plan=plan,
                 subject=candidate,
                 out=out,
@@ -165,7 +166,7 @@ def _against_live(
         _tell(f"{live}, which is live, does not answer: there is nothing to compare with")
         return report
     mine, path = _payload(candidate), out / "payload-live.json"
-    known = payloads.for_other(mine.golden, Golden.read(_golden(live)))
+    known = payloads.for_other(mine.golden, Golden.read(golden(live)))
     write_atomically(path, known.model_dump_json())
     a = loading.Side(live.tag, f"http://{seen.slots[seen.selector].address}", Payload(known, path, mine.source))
     b = loading.Side(candidate.tag, url, mine)
@@ -187,7 +188,7 @@ def _payload(bento: BentoRef) -> "Payload":
     from ekiben.loadtest.golden import Golden
     from ekiben.pipeline.targets import Payload
 
-    path = _golden(bento)
+    path = golden(bento)
     return Payload(Golden.read(path), path, "golden examples")
 
 
@@ -238,7 +239,7 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
         release = live  # the same training gave the same model: it stays the release that it is
     if live is None:  # nothing answers yet, so there is nothing to ask before the switch
         place.switch(release)
-    with Prober(place.url, [_golden(b) for b in (live and live.bento, candidate) if b]) as prober:
+    with Prober(place.url, [golden(b) for b in (live and live.bento, candidate) if b]) as prober:
         if live is not None:
             prober.wait_for(PROBED // 4)
             place.switch(release)
@@ -259,7 +260,7 @@ def watch(release: str, seconds: float) -> tuple[Verdict, Probe]:
     new = Release.model_validate_json(release)
     place = platform(project, new.service)
     previous = place.observe().previous
-    with Prober(place.url, [_golden(bento) for bento in (new.bento, previous and previous.bento) if bento]) as prober:
+    with Prober(place.url, [golden(bento) for bento in (new.bento, previous and previous.bento) if bento]) as prober:
         time.sleep(seconds)
         verdict = _judge_probe(prober.so_far(), str(new.bento))
         if verdict.passed:
@@ -278,14 +279,14 @@ def _judge_probe(probe: Probe, subject: str) -> Verdict:
     return Verdict.of([Check(name="live requests", outcome=outcome, seen=seen, wanted="none of at least 100")], subject)
 
 
-def roll_back(project: Project, place: "LocalPlatform", by: str) -> Release:
+def roll_back(project: Project, place: "LocalPlatform | KubernetesPlatform", by: str) -> Release:
     """Put the previous release back, then move W&B's alias with it. Traffic first: it does not wait for the tracker."""
     restored = place.rollback(by)
-    _promote(project, restored)
+    promote(project, restored)
     return restored
 
 
-def _promote(project: Project, release: Release) -> None:
+def promote(project: Project, release: Release) -> None:
     """Move W&B's alias to what is live already, from wherever it is: traffic has been switched, and W&B follows."""
     from ekiben.registry import PRODUCTION
 
@@ -312,7 +313,7 @@ def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:
     place.stage(known.bento, by)
     release = known.model_copy(update={"slot": seen.idle, "time": datetime.now(UTC), "by": by, "run": ""})
     place.switch(release)
-    _promote(project, release)
+    promote(project, release)
     return release
 
 
@@ -334,11 +335,12 @@ def example(place: "LocalPlatform") -> dict[str, Any]:
     active = place.observe().active
     if active is None:
         return {}
-    golden = json.loads(_golden(active.bento).read_text())
-    return {"route": golden["route"], **golden["examples"][0]}
+    answers = json.loads(golden(active.bento).read_text())
+    return {"route": answers["route"], **answers["examples"][0]}
 
 
-def _golden(bento: BentoRef) -> Path:
+def golden(bento: BentoRef) -> Path:
+    """The golden answers that travel with the Bento's model, in the BentoML store."""
     import bentoml
 
     return Path(bentoml.models.get(bentoml.bentos.get(bento.tag).info.all_models[0].tag).path) / GOLDEN

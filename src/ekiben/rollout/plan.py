@@ -16,18 +16,21 @@ from ekiben.types import BentoRef, Release, Slot
 
 @dataclass(frozen=True)
 class Staged:
-    """`bento` is ready in the idle slot, or live already."""
+    """`bento` is ready in the idle slot, or live already. `anew`: what is live does not count, though it is of that
+    Bento: it is of another image, or runs with other settings."""
 
     bento: BentoRef
     claim: str
+    anew: bool = False
 
 
 @dataclass(frozen=True)
 class Live:
-    """`release` is live."""
+    """`release` is live. `anew` as in Staged."""
 
     release: Release
     claim: str
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,10 @@ def plan(seen: Observed, wanted: Wanted) -> list[Action]:
     to.
     """
     match wanted:
-        case Staged(bento, claim):
-            return _stage(seen, bento, claim)
-        case Live(release, claim):
-            return _live(seen, release, claim)
+        case Staged(bento, claim, anew):
+            return _stage(seen, bento, claim, anew)
+        case Live(release, claim, anew):
+            return _live(seen, release, claim, anew)
         case RolledBack():
             return _roll_back(seen, wanted)
         case Retired(claim):
@@ -139,10 +142,10 @@ def plan(seen: Observed, wanted: Wanted) -> list[Action]:
             return _serve(seen)
 
 
-def _stage(seen: Observed, bento: BentoRef, claim: str) -> list[Action]:
+def _stage(seen: Observed, bento: BentoRef, claim: str, anew: bool = False) -> list[Action]:
     slot = seen.idle
     held = seen.slots[slot]
-    if seen.active and seen.active.bento == bento:
+    if seen.active and seen.active.bento == bento and not anew:
         return []
     if held.claim != claim and slot in seen.held:
         raise ConflictError(
@@ -165,11 +168,11 @@ def _start(seen: Observed, slot: Slot) -> list[Action]:
     return [Start(slot, bento)] if bento and slot not in seen.ready else []
 
 
-def _live(seen: Observed, release: Release, claim: str) -> list[Action]:
-    if seen.active and seen.active.bento == release.bento:
+def _live(seen: Observed, release: Release, claim: str, anew: bool) -> list[Action]:
+    if seen.active and seen.active.bento == release.bento and not anew:
         return _serve(seen)
     there = release.model_copy(update={"slot": seen.idle})
-    return [*_stage(seen, release.bento, claim), Switch(there, seen.epoch, keep=claim)]
+    return [*_stage(seen, release.bento, claim, anew), Switch(there, seen.epoch, keep=claim)]
 
 
 def _roll_back(seen: Observed, wanted: RolledBack) -> list[Action]:

@@ -7,12 +7,12 @@ from ekiben.rollout.state import Observed
 from ekiben.types import SLOTS, Release
 
 
-def status(seen: Observed, url: str) -> str:
-    """What is live and where, then a line for each slot."""
+def status(seen: Observed, url: str, mend: str = "run `ekiben up`") -> str:
+    """What is live and where, then a line for each slot. `mend`: what helps if it is not ready."""
     if seen.active is None:
         return f"{seen.service}: nothing is live"
     live = seen.active
-    health = "" if seen.selector in seen.ready and seen.listening else "  NOT READY: run `ekiben up`"
+    health = "" if seen.selector in seen.ready and seen.listening else f"  NOT READY: {mend}"
     lines = [
         f"{seen.service}: {live.bento} is live in {live.slot}, since {_at(live.time)}, by {live.by}{health}",
         f"{'listens':<9}{url if seen.listening else 'nowhere: the switch does not run'}",

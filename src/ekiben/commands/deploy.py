@@ -1,0 +1,154 @@
+"""`ekiben deploy`, and what other commands need to work on a cluster: `--env`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ekiben.config import Project
+    from ekiben.loadtest.golden import Golden
+    from ekiben.platforms.kubernetes.platform import KubernetesPlatform
+    from ekiben.types import BentoRef, Release
+
+ENV_HELP = "Environment of pyproject.toml: [tool.ekiben.environments.ENV]."
+
+
+def deploy(
+    service: Annotated[str, typer.Argument(help="Service: a recipe below bentos/.")],
+    env: Annotated[str, typer.Option(help=ENV_HELP)],
+    bento: Annotated[str, typer.Option(help="Bento: a tag of the store, or what `build --json` wrote.")] = "",
+    image: Annotated[str, typer.Option(help="Its image: [REPOSITORY@]sha256:…, or what `image --json` wrote.")] = "",
+    golden: Annotated[str, typer.Option(help="golden.json for the smoke test; by default the model's own.")] = "",
+    report: Annotated[str, typer.Option(help="Path or address of the load report, for the history.")] = "",
+    run: Annotated[str, typer.Option(help="Name of the run: its steps share what they claim.")] = "",
+    alias: Annotated[bool, typer.Option(help="Move W&B's alias to what is kept.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Put a Bento live on Kubernetes: idle colour, smoke test, switch, watch; keep it or take it back.
+
+    Example: ekiben deploy digits --env production --image image.json
+    """
+    import sys
+    from datetime import UTC, datetime
+
+    from ekiben.commands import delivery
+    from ekiben.config import Project
+    from ekiben.pipeline import stages
+    from ekiben.platforms.kubernetes.deliver import deliver
+    from ekiben.platforms.kubernetes.smoke import smoke
+    from ekiben.platforms.kubernetes.watch import watch
+    from ekiben.platforms.manifests.names import bento_of
+    from ekiben.rollout.plan import Live
+    from ekiben.types import ImageRef, Release
+
+    project = Project.here()
+    target = delivery.targets(project, env, [service])[0]
+    named = bento if bento or image.endswith(".json") else service
+    delivered = delivery.named([target], named, image)
+    candidate = bento_of(delivered)
+    place = platform(project, service, env, run)
+    release = Release(
+        service=service,
+        slot="blue",
+        bento=candidate,
+        image=str(delivered) if isinstance(delivered, ImageRef) else "",
+        load_report=report,
+        time=datetime.now(UTC),
+        by=me(),
+        run=run,
+    )
+    place.brings(delivered)
+    if dry_run:
+        actions = [str(action) for action in place.plan(Live(release, run or release.by))]
+        _tell(actions if as_json else "\n".join(actions) or f"{candidate} is live already: nothing to do")
+        return
+    answers = _golden(golden, candidate)
+    verdict = deliver(
+        place,
+        delivered,
+        release,
+        lambda slot: smoke(place, slot, answers),
+        lambda: watch(place, place.live_slot(), _say),
+        hold=target.settings.watch.inconclusive == "hold",
+    )
+    active = place.last_seen().active
+    if alias and verdict.passed and active:
+        stages.promote(project, active)
+    told = {"verdict": verdict.model_dump(mode="json"), "live": active.model_dump(mode="json") if active else None}
+    _tell(
+        told if as_json else f"{verdict}\n{f'{active.bento} is live in {active.slot}' if active else 'nothing is live'}"
+    )
+    sys.exit(verdict.outcome.exit_code)
+
+
+def platform(project: "Project", service: str, env: str, run: str = "") -> "KubernetesPlatform":
+    """The service in that environment."""
+    from ekiben.commands import delivery
+    from ekiben.platforms.kubernetes.api import Api, configured
+    from ekiben.platforms.kubernetes.platform import KubernetesPlatform
+
+    target = delivery.targets(project, env, [service])[0]
+    return KubernetesPlatform(Api(configured(target.settings.context)), target, holder=run, say=_say)
+
+
+def switch_over(place: "KubernetesPlatform", by: str) -> "Release":
+    """Make live again what the idle colour holds, if it was live before."""
+    from datetime import UTC, datetime
+
+    from ekiben.errors import NotFoundError
+
+    seen = place.observe()
+    held = seen.slots[seen.idle].bento
+    known = next((release for release in reversed(seen.history) if held and release.bento == held), None)
+    if known is None:
+        raise NotFoundError(
+            f"{seen.idle} of {seen.service} holds {held or 'nothing'}, which was never live",
+            wanted="a release that passed its tests",
+            next_step=f"ekiben deploy {seen.service}",
+        )
+    release = known.model_copy(update={"slot": seen.idle, "time": datetime.now(UTC), "by": by, "run": ""})
+    place.stage(place.delivery(known.bento), by)
+    place.switch(release)
+    return release
+
+
+def me() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def _golden(path: str, bento: "BentoRef") -> "Golden":
+    from pathlib import Path
+
+    from ekiben.errors import NotFoundError
+    from ekiben.loadtest.golden import Golden
+    from ekiben.packaging import store
+    from ekiben.pipeline import stages
+
+    if path:
+        return Golden.read(Path(path))
+    try:
+        store.existing_bento(bento.tag)
+    except NotFoundError:
+        raise NotFoundError(
+            f"the BentoML store has no {bento}, so its golden answers are not there for the smoke test",
+            wanted="the Bento, or its golden answers",
+            next_step="`ekiben pull --bento` brings it, or name a file: --golden",
+        ) from None
+    return Golden.read(stages.golden(bento))
+
+
+def _say(line: str) -> None:
+    import sys
+
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _tell(value: Any) -> None:
+    import json
+    import sys
+
+    sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")

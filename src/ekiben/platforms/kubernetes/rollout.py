@@ -1,0 +1,62 @@
+"""Why a colour is not ready yet: from its pods, as a phrase; and whether waiting on makes sense."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ekiben.platforms.kubernetes.state import sizes
+from ekiben.platforms.manifests.names import Manifest
+
+CRASHES = 2  # restarts after which a pod is said to crash again and again
+
+
+@dataclass(frozen=True)
+class Wait:
+    """`reason`: what holds it up; `hopeless`: time alone does not mend it; `crashed`: the pod and container whose log
+    tells more."""
+
+    reason: str
+    hopeless: bool = False
+    crashed: tuple[str, str] | None = None
+
+
+def progress(deployment: Manifest) -> str:
+    """How far it is: "2 of 3 ready"."""
+    size = sizes(deployment)
+    ready = min(size.updated, size.available) if size.settled else 0
+    return f"{ready} of {size.wanted} ready"
+
+
+def waits(deployment: Manifest, pods: Sequence[Manifest]) -> Wait:
+    """The gravest of what its pods wait for."""
+    found = [wait for pod in pods if "deletionTimestamp" not in pod["metadata"] and (wait := _pod(pod))]
+    conditions = {each["type"]: each for each in (deployment.get("status") or {}).get("conditions") or ()}
+    failure = conditions.get("ReplicaFailure")
+    if failure and failure["status"] == "True":
+        found.append(Wait(f"its pods cannot be created: {failure.get('message', '')}", hopeless=True))
+    late = conditions.get("Progressing")
+    if late and late["status"] == "False" and not any(wait.hopeless for wait in found):
+        why = "; ".join(wait.reason for wait in found[:1]) or late.get("message", "")
+        found.append(Wait(f"it made no progress in time: {why}", hopeless=True))
+    return max(found, key=lambda wait: (wait.hopeless, wait.crashed is not None), default=Wait("its pods are starting"))
+
+
+def _pod(pod: Manifest) -> Wait | None:
+    name, status = pod["metadata"]["name"], pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return Wait(f"no node takes {name}: {condition.get('message', '')}")
+    for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
+            return Wait(f"{name} cannot pull {container['image']}: {message or reason}", hopeless=True)
+        if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+            return Wait(f"{name} cannot start {container['name']}: {message or reason}", hopeless=True)
+        restarts = container.get("restartCount", 0)
+        if reason == "CrashLoopBackOff" or restarts:
+            ended = (container.get("lastState") or {}).get("terminated") or {}
+            how = f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', '?')}"
+            said = f"{container['name']} in {name} crashed {restarts} times ({how})"
+            return Wait(said, hopeless=restarts >= CRASHES, crashed=(name, container["name"]))
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
+    return None if ready else Wait(f"{name} is starting")

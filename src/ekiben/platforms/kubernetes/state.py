@@ -1,0 +1,263 @@
+"""What is live, kept in the active Service itself, and the JSON patches that change it: all of one, or nothing.
+
+    spec.selector["ekiben.dev/slot"]   what is live: the only truth
+    ekiben.dev/epoch                   how often that has moved; every patch tests it
+    ekiben.dev/claim-blue, -green      who works on that colour, or keeps it for a rollback, and until when
+    ekiben.dev/live, history           releases as JSON: what a rollback walks down; what was live when
+
+A Deployment carries `ekiben.dev/fence`. Whoever claims a colour in the Service then stamps its Deployment, if the
+fence is still the one that was read *before* the claim; from then on every write to it tests the stamp. So one whose
+claim was taken over can neither stamp nor write any more, however late its requests arrive; and the switch, which tests
+the claim, moves the selector only to a Deployment that nobody else can have touched since it was seen ready.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from ekiben.errors import EkibenError, UsageError
+from ekiben.platforms.manifests.names import (
+    BENTO,
+    BENTO_DIGEST,
+    EPOCH,
+    MODEL,
+    MODEL_DIGEST,
+    SERVICE,
+    SLOT,
+    Manifest,
+    Target,
+)
+from ekiben.rollout.state import ServiceState, SlotState
+from ekiben.types import SLOTS, BentoRef, ModelVersion, Release, Slot
+
+LIVE, HISTORY = "ekiben.dev/live", "ekiben.dev/history"
+FENCE = "ekiben.dev/fence"
+KEPT_RELEASES = 20  # some 700 bytes each; all annotations of an object may take 256 KiB
+
+_RELEASES = TypeAdapter(tuple[Release, ...])
+
+
+def claim_key(slot: Slot) -> str:
+    return f"ekiben.dev/claim-{slot}"
+
+
+def new_stamp(claim: str) -> str:
+    """A fence that nobody had before."""
+    return f"{claim} {secrets.token_hex(6)}"
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A claim as the Service has it. `nonce` keeps a late patch from taking it for an older one."""
+
+    by: str
+    until: datetime
+    nonce: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        try:
+            told = json.loads(text)
+            return cls(told["by"], datetime.fromisoformat(told["until"]), told["nonce"])
+        except (ValueError, KeyError, TypeError):
+            raise _unreadable("a claim", text) from None
+
+    def __str__(self) -> str:
+        return json.dumps({"by": self.by, "until": self.until.isoformat(), "nonce": self.nonce})
+
+
+@dataclass(frozen=True)
+class View:
+    """The active Service and the Deployments as they were read last; None where there is none."""
+
+    target: Target
+    service: Manifest | None
+    deployments: Mapping[Slot, Manifest | None]
+
+    @property
+    def state(self) -> ServiceState:
+        slots = {
+            slot: SlotState(
+                bento=bento_in(self.deployments[slot]),
+                up=sizes(self.deployments[slot]).available > 0,
+                claim=claim.by if (claim := self.claim(slot)) else "",
+            )
+            for slot in SLOTS
+        }
+        live = self._releases(LIVE)
+        # The selector is the truth, also where somebody moved it by hand.
+        while live and live[-1].slot != self._named:
+            live = live[:-1]
+        return ServiceState(
+            service=self.target.service,
+            selector=self._named if self.epoch and live else None,
+            epoch=self.epoch,
+            slots=slots,
+            live=live,
+            history=self._releases(HISTORY),
+        )
+
+    @property
+    def epoch(self) -> int:
+        return int(self._notes.get(EPOCH, "0"))
+
+    def claim(self, slot: Slot) -> Claimed | None:
+        text = self._notes.get(claim_key(slot), "")
+        return Claimed.parse(text) if text else None
+
+    def fence(self, slot: Slot) -> str | None:
+        return annotations(self.deployments[slot]).get(FENCE)
+
+    def with_service(self, service: Manifest) -> Self:
+        return replace(self, service=service)
+
+    def with_deployment(self, slot: Slot, deployment: Manifest) -> Self:
+        return replace(self, deployments={**self.deployments, slot: deployment})
+
+    def changing(self, notes: Mapping[str, str | None], select: Slot | None = None) -> list[Manifest]:
+        """The patch of the Service that changes those annotations, and the selector, if epoch, selector and the
+        annotations are still what was read here."""
+        assert self.service is not None
+        selector = self.service["spec"]["selector"]
+        patch = [_test(_note(EPOCH), self._notes[EPOCH]), _test("/spec/selector", selector)]
+        patch += [_test(_note(key), self._notes.get(key)) for key in notes if key != EPOCH]
+        for key, value in notes.items():
+            if value is not None:
+                patch.append({"op": "add", "path": _note(key), "value": value})
+            elif key in self._notes:
+                patch.append({"op": "remove", "path": _note(key)})
+        if select:
+            patch.append({"op": "replace", "path": "/spec/selector", "value": self.target.selector(select)})
+        return patch
+
+    @property
+    def _notes(self) -> dict[str, str]:
+        return annotations(self.service)
+
+    @property
+    def _named(self) -> Slot | None:
+        selector = (self.service or {}).get("spec", {}).get("selector") or {}
+        return next((slot for slot in SLOTS if selector.get(SLOT) == slot), None)
+
+    def _releases(self, key: str) -> tuple[Release, ...]:
+        try:
+            return _RELEASES.validate_json(self._notes.get(key, "[]"))
+        except ValidationError:
+            raise _unreadable(key, self._notes[key]) from None
+
+
+def releases(made: tuple[Release, ...]) -> str:
+    kept = made[-KEPT_RELEASES:]
+    return json.dumps([release.model_dump(mode="json", exclude_defaults=True) for release in kept])
+
+
+def ours(target: Target, service: Manifest | None) -> Manifest | None:
+    """The active Service, if deploys can keep their state in it. UsageError else."""
+    if service is None:
+        return None
+    not_foreign(target, service)
+    if EPOCH not in annotations(service) or not service["spec"].get("selector"):
+        raise _unusable(target, f"the Service {target.name} was applied, not created: it has no selector or no epoch")
+    return service
+
+
+def not_foreign(target: Target, service: Manifest) -> None:
+    """UsageError for a Service that somebody else has under a name of ours."""
+    labels, name = service["metadata"].get("labels") or {}, service["metadata"]["name"]
+    if labels.get("app.kubernetes.io/managed-by") != "ekiben" or labels.get(SERVICE) != target.name:
+        raise _unusable(target, f"the Service {name} in {target.settings.namespace} is not ekiben's: it was left alone")
+
+
+def _unusable(target: Target, seen: str) -> UsageError:
+    return UsageError(
+        seen,
+        wanted=f"a Service that `ekiben deploy` or `ekiben render {target.service} --create` made",
+        next_step="name the recipe otherwise, use another namespace, or delete that Service if nobody needs it",
+    )
+
+
+def annotations(thing: Manifest | None) -> dict[str, str]:
+    return ((thing or {}).get("metadata") or {}).get("annotations") or {}
+
+
+def bento_in(deployment: Manifest | None) -> BentoRef | None:
+    """What a Deployment's template holds; None where ekiben put nothing there."""
+    notes = annotations(deployment)
+    if not notes.keys() >= {BENTO, BENTO_DIGEST, MODEL, MODEL_DIGEST}:
+        return None
+    name, _, version = notes[BENTO].partition(":")
+    model = ModelVersion.parse(notes[MODEL], notes[MODEL_DIGEST])
+    return BentoRef(name=name, version=version, digest=notes[BENTO_DIGEST], model=model)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a Deployment: pods that are wanted, that are of its newest template, that are available; of how many its
+    controller knows. `settled`: the controller has seen the newest template and size."""
+
+    wanted: int = 0
+    updated: int = 0
+    available: int = 0
+    there: int = 0
+    settled: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Some pod answers and is to stay, and none is of an older template."""
+        return self.settled and self.wanted > 0 and self.available > 0 and self.updated == self.there
+
+    @property
+    def complete(self) -> bool:
+        return self.settled and self.wanted == self.updated == self.available == self.there
+
+
+def sizes(deployment: Manifest | None) -> Sizes:
+    if deployment is None:
+        return Sizes()
+    status = deployment.get("status") or {}
+    return Sizes(
+        wanted=deployment["spec"].get("replicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        available=status.get("availableReplicas", 0),
+        there=status.get("replicas", 0),
+        settled=status.get("observedGeneration", 0) >= deployment["metadata"]["generation"],
+    )
+
+
+def fenced(stamp: str | None, *changes: tuple[str, Any]) -> list[Manifest]:
+    """The patch that sets those fields of a Deployment if its fence is `stamp`."""
+    return [_test(_note(FENCE), stamp), *({"op": "add", "path": path, "value": value} for path, value in changes)]
+
+
+def stamping(old: str | None, new: str) -> list[Manifest]:
+    return fenced(old, (_note(FENCE), new))
+
+
+def releasing(key: str, value: str, path: str, to: int) -> list[Manifest]:
+    """The patch that sets a field, and removes the annotation that said who held it, if it still says so."""
+    return [
+        _test(_note(key), value),
+        {"op": "replace", "path": path, "value": to},
+        {"op": "remove", "path": _note(key)},
+    ]
+
+
+def _note(key: str) -> str:
+    return f"/metadata/annotations/{key.replace('/', '~1')}"
+
+
+def _test(path: str, value: Any) -> Manifest:
+    return {"op": "test", "path": path, "value": value}  # null: that it is missing
+
+
+def _unreadable(what: str, text: str) -> EkibenError:
+    return EkibenError(
+        f"{what} cannot be read: {text[:80]!r}",
+        wanted="the annotation as ekiben writes it",
+        next_step="correct the active Service's annotation, or remove it",
+    )

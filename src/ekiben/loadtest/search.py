@@ -29,7 +29,7 @@ STAGES = 3  # and more as long as the knee lies outside what was probed
 FEWEST = 7  # probes, without which no line is fitted
 BEYOND = 1.1  # how far the line is trusted outside what was probed, as a factor
 SHORTEST_S, LONGEST_S = 6.0, 20.0  # a probe of the fit
-CONFIRM_S = 40.0  # or half as long, where the time is nearly over
+CONFIRM_S = 30.0  # or half as long, where the time is nearly over
 MARGIN = 0.02  # of the budget, for a probe that takes longer than those before it
 BELOW = 0.95  # where the long probe confirms, of the knee
 NEAR = 2.0  # a probe whose share is e^2 times the wanted one, or less than its e^2th part, has 1/e of the weight
@@ -112,9 +112,9 @@ class _Searcher:
 
     @property
     def confirming(self) -> float:
-        """Seconds to keep for the confirming probe."""
+        """Seconds to keep for the confirming probe, and for a second one, half as long, should the first not hold."""
         middle = self.points[-1].rate if self.points else self.wanted.start
-        return max(self.wanted.seconds(CONFIRM_S), self.enough(middle)) + self.overhead
+        return max(1.5 * self.wanted.seconds(CONFIRM_S), 2 * self.enough(middle)) + 2 * self.overhead
 
     @property
     def left(self) -> float:
@@ -200,7 +200,7 @@ class _Searcher:
                 return None
             if point.held:
                 return rate
-            rate *= BELOW
+            rate *= BELOW**2
         return None
 
 

@@ -123,20 +123,11 @@ def test_secrets_tests_and_state_are_in_no_bento_even_if_the_bentofile_includes_
     assert not held & {*STRANGERS, ".git", ".git/config", ".ekiben", "tests", "bentos"}
 
 
-def test_building_again_takes_no_time_and_builds_nothing(
-    world: World, clone: Clone, built: dict, tmp_path: Path
-) -> None:
+def test_building_again_loads_nothing_heavy_and_builds_nothing(world: World, clone: Clone, built: dict) -> None:
     made = clone.bento(built["tag"]) / "bento.yaml"
     before = made.stat().st_mtime_ns
-    # With byte code, as pip installs it: where a machine writes none, Python compiles everything anew each time.
-    env = {key: value for key, value in clone.env.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    quick = Clone(clone.root, clone.home, {**env, "PYTHONPYCACHEPREFIX": str(tmp_path)})
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        assert quick.json("build", pinned(world, 0))["tag"] == built["tag"]
-        times.append(time.perf_counter() - start)
-    assert min(times) <= 0.5, "the whole command, interpreter start included"
+    assert clone.json("build", pinned(world, 0))["tag"] == built["tag"]
+    # How long that takes is measured by benchmarks/packaging.py; what would make it long is looked for here.
     heavy = clone.python(IMPORTED, "build", pinned(world, 0)).splitlines()[-1]
     assert heavy == "[]", "what is there already needs neither BentoML nor W&B nor what trains"
     assert clone.json("build", "digits:latest")["version"].startswith("v1-"), "another model is another Bento"

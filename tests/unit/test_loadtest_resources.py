@@ -53,11 +53,11 @@ def test_requests_in_progress_are_summed_over_the_endpoints() -> None:
 def test_the_service_and_the_process_that_listens_are_sampled(service: str) -> None:
     started = datetime.now(UTC)
     with Sampler(service) as sampler:  # the process that listens is this one
-        deadline = time.monotonic() + 3.2
+        deadline = time.monotonic() + 4.2
         while time.monotonic() < deadline:  # so it uses its CPU
             pass
     found = sampler.attach(report(started, 60)).resources
-    assert 1 <= len(found) <= 4 and all(sample.in_progress == 4.0 for sample in found)
+    assert 2 <= len(found) <= 6 and all(sample.in_progress == 4.0 for sample in found)
     assert [s.at_s for s in found] == sorted(s.at_s for s in found)
     assert any((sample.cpu_percent or 0) > 10 for sample in found)
     assert all((sample.memory_mb or 0) > 10 for sample in found)

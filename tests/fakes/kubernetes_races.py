@@ -17,7 +17,8 @@ import httpx2
 from ekiben.errors import EkibenError
 from ekiben.platforms.kubernetes.api import Api
 from ekiben.platforms.kubernetes.deliver import deliver
-from ekiben.platforms.kubernetes.platform import CLAIM_SECONDS, KubernetesPlatform
+from ekiben.platforms.kubernetes.hold import CLAIM_SECONDS
+from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.platforms.kubernetes.state import View, bento_in
 from ekiben.platforms.manifests.names import Target
 from ekiben.rollout.plan import Live, Retired, Serving
@@ -143,7 +144,7 @@ class World:
             def watch() -> Verdict:
                 for _ in range(3):
                     self.cluster.advance(2)
-                    place.renew()
+                    place.hold.renew()
                 verdict = _verdict(number != FAILS_WATCH)
                 if not verdict.passed:
                     me.refused = release
@@ -245,12 +246,10 @@ class World:
         return Truth(view, ready)
 
     def converges(self) -> None:
-        """Once all are dead, their last requests have arrived and their claims have run out, one deploy gets its
-        release live, and then there is no more to do."""
+        """Once all are dead and their claims have run out, one deploy gets its release live; their last requests arrive
+        only then, and change nothing; and then there is no more to do."""
         while self.deployers:
             self.kill(0)
-        while self.late:
-            self.arrives(0)
         self.passes(3 * CLAIM_SECONDS + 1)  # also those of clocks that were ahead
         self.deploys(9)
         last = self.deployers[0]
@@ -267,6 +266,10 @@ class World:
         if scaler:
             assert scaler["spec"]["minReplicas"] == self.target.settings.replicas.min
             assert "ekiben.dev/floor" not in scaler["metadata"].get("annotations", {})
+        while self.late:
+            self.arrives(0)
+        self.passes(60)
+        assert self.truth.live == 9
         release = state.live[-1]
         self._enter(lambda place: self._nothing_left(place, release))
         self.finish(self.deployers[0])
@@ -326,7 +329,7 @@ def race(wanted: Target, seed: int) -> World:
                 world.passes(CLAIM_SECONDS + 1)
             elif event < 0.35:
                 world.noise(chance.choice(SLOTS))
-            elif event < 0.40 and world.late:
+            elif event < 0.37 and world.late:
                 world.arrives(chance.randrange(5))
             else:
                 world.go_on(who, chance.randint(1, 8))

@@ -55,6 +55,7 @@ class Deployer(greenlet.greenlet):
         self.world, self.name, self.act = world, name, act
         self.wakes, self.fate, self.gone = 0.0, "", False
         self.requests, self.skew = 0, timedelta(seconds=skew)
+        self.asks = ""  # its next request: method and path
         self.outcome: Exception | None = None
         self.refused: Release | None = None  # what its watch refused
 
@@ -88,6 +89,7 @@ class _Transport(httpx2.BaseTransport):
         self._inner = transport(world.cluster)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.deployer.asks = f"{request.method} {request.url.path}"
         self.deployer.rest()
         fate, self.deployer.fate = self.deployer.fate, ""
         self.world.calls += 1
@@ -202,6 +204,16 @@ class World:
             notes = {**found["metadata"].get("annotations", {}), "noise": str(self.cluster.store.version)}
             changed = {**found, "metadata": {**found["metadata"], "annotations": notes}}
             self.cluster.store.put(self.cluster.resource("deployments"), changed)
+
+    def until(self, deployer: Deployer, asks: str) -> None:
+        """Lets it go on until its next request ends so."""
+        for _ in range(2000):
+            if deployer.asks.endswith(asks):
+                return
+            if deployer.wakes > self.cluster.clock.seconds:
+                self.passes(deployer.wakes - self.cluster.clock.seconds)
+            self._resume(deployer)
+        raise AssertionError(f"{deployer.name} never asks {asks}")
 
     def finish(self, deployer: Deployer) -> None:
         for _ in range(2000):

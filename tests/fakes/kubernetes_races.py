@@ -17,7 +17,8 @@ import httpx2
 from ekiben.errors import EkibenError
 from ekiben.platforms.kubernetes.api import Api
 from ekiben.platforms.kubernetes.deliver import deliver
-from ekiben.platforms.kubernetes.platform import CLAIM_SECONDS, KubernetesPlatform
+from ekiben.platforms.kubernetes.hold import CLAIM_SECONDS
+from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.platforms.kubernetes.state import View, bento_in
 from ekiben.platforms.manifests.names import Target
 from ekiben.rollout.plan import Live, Retired, Serving
@@ -54,6 +55,7 @@ class Deployer(greenlet.greenlet):
         self.world, self.name, self.act = world, name, act
         self.wakes, self.fate, self.gone = 0.0, "", False
         self.requests, self.skew = 0, timedelta(seconds=skew)
+        self.asks = ""  # its next request: method and path
         self.outcome: Exception | None = None
         self.refused: Release | None = None  # what its watch refused
 
@@ -87,6 +89,7 @@ class _Transport(httpx2.BaseTransport):
         self._inner = transport(world.cluster)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.deployer.asks = f"{request.method} {request.url.path}"
         self.deployer.rest()
         fate, self.deployer.fate = self.deployer.fate, ""
         self.world.calls += 1
@@ -143,7 +146,7 @@ class World:
             def watch() -> Verdict:
                 for _ in range(3):
                     self.cluster.advance(2)
-                    place.renew()
+                    place.hold.renew()
                 verdict = _verdict(number != FAILS_WATCH)
                 if not verdict.passed:
                     me.refused = release
@@ -202,6 +205,16 @@ class World:
             changed = {**found, "metadata": {**found["metadata"], "annotations": notes}}
             self.cluster.store.put(self.cluster.resource("deployments"), changed)
 
+    def until(self, deployer: Deployer, asks: str) -> None:
+        """Lets it go on until its next request ends so."""
+        for _ in range(2000):
+            if deployer.asks.endswith(asks):
+                return
+            if deployer.wakes > self.cluster.clock.seconds:
+                self.passes(deployer.wakes - self.cluster.clock.seconds)
+            self._resume(deployer)
+        raise AssertionError(f"{deployer.name} never asks {asks}")
+
     def finish(self, deployer: Deployer) -> None:
         for _ in range(2000):
             if deployer.dead:
@@ -245,12 +258,10 @@ class World:
         return Truth(view, ready)
 
     def converges(self) -> None:
-        """Once all are dead, their last requests have arrived and their claims have run out, one deploy gets its
-        release live, and then there is no more to do."""
+        """Once all are dead and their claims have run out, one deploy gets its release live; their last requests arrive
+        only then, and change nothing; and then there is no more to do."""
         while self.deployers:
             self.kill(0)
-        while self.late:
-            self.arrives(0)
         self.passes(3 * CLAIM_SECONDS + 1)  # also those of clocks that were ahead
         self.deploys(9)
         last = self.deployers[0]
@@ -267,6 +278,10 @@ class World:
         if scaler:
             assert scaler["spec"]["minReplicas"] == self.target.settings.replicas.min
             assert "ekiben.dev/floor" not in scaler["metadata"].get("annotations", {})
+        while self.late:
+            self.arrives(0)
+        self.passes(60)
+        assert self.truth.live == 9
         release = state.live[-1]
         self._enter(lambda place: self._nothing_left(place, release))
         self.finish(self.deployers[0])
@@ -326,7 +341,7 @@ def race(wanted: Target, seed: int) -> World:
                 world.passes(CLAIM_SECONDS + 1)
             elif event < 0.35:
                 world.noise(chance.choice(SLOTS))
-            elif event < 0.40 and world.late:
+            elif event < 0.37 and world.late:
                 world.arrives(chance.randrange(5))
             else:
                 world.go_on(who, chance.randint(1, 8))

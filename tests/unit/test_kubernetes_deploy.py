@@ -87,7 +87,7 @@ def deployed(place: KubernetesPlatform, number: int, *, hold: bool = False) -> V
         bento(number),
         release(place, number),
         lambda slot: smoke(place, slot, GOLDEN),
-        lambda: watch(place, place.live_slot(), lambda line: None),
+        lambda: watch(place, place.hold.live_slot(), lambda line: None),
         hold=hold,
     )
 

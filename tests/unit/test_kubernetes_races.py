@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from ekiben.platforms.kubernetes.hold import CLAIM_SECONDS
 from ekiben.platforms.kubernetes.state import KEPT_RELEASES
 from ekiben.types import SLOTS, Slot
 from tests.fakes.kubernetes_platform import bento, target
@@ -145,6 +146,63 @@ class Races(RuleBasedStateMachine):
 
 Races.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
 TestRaces = Races.TestCase
+
+
+@pytest.mark.parametrize("live", [[], [1, 2]], ids=["that creates", "that overwrites"])
+def test_an_apply_that_arrives_when_another_is_live_there_is_refused(live: list[int]) -> None:
+    world = World(WITHOUT, live)
+    world.deploys(3)
+    late = world.deployers[0]
+    if live:  # the first patch of a Deployment that is there is the stamp
+        world.until(late, "PATCH /apis/apps/v1/namespaces/default/deployments/digits-blue")
+        world.go_on(0)
+    world.until(late, "PATCH /apis/apps/v1/namespaces/default/deployments/digits-blue")
+    world.go_on(0, fate="late")
+    world.kill(0)
+    world.passes(CLAIM_SECONDS + 1)
+    world.deploys(4)
+    world.finish(world.deployers[0])
+    assert (world.truth.live, world.truth.view.state.selector) == (4, "blue")
+    world.arrives(0)
+    world.passes(60)
+    assert world.truth.live == 4
+
+
+@pytest.mark.parametrize("fate", ["lost", "late"])
+def test_a_switch_whose_answer_is_lost_is_not_made_again_after_a_rollback(fate: str) -> None:
+    world = World(WITHOUT, [1])
+    world.deploys(2)
+    slow = world.deployers[0]
+    world.until(slow, "GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices")
+    world.go_on(0)
+    world.until(slow, "PATCH /api/v1/namespaces/default/services/digits")
+    world.go_on(0, fate=fate)
+    if fate == "late":
+        world.go_on(0, 3)  # it has looked: nothing is switched yet
+        world.arrives(0)
+    assert world.truth.live == 2
+    world.rolls_back()
+    world.finish(world.deployers[1])
+    assert world.truth.live == 1
+    world.finish(slow)
+    assert world.truth.live == 1
+
+
+def test_no_rollback_leads_to_what_a_watch_refused_when_another_was_live_by_then() -> None:
+    world = World(WITHOUT, [1])
+    world.deploys(FAILS_WATCH)
+    watching = world.deployers[0]
+    world.until(watching, "GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices")
+    world.go_on(0)
+    world.until(watching, "GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices")
+    assert world.truth.live == FAILS_WATCH
+    world.deploys(3, skew=2 * CLAIM_SECONDS)
+    world.finish(world.deployers[1])
+    assert world.truth.live == 3
+    world.finish(watching)
+    world.rolls_back()
+    world.finish(world.deployers[0])
+    assert world.truth.live == 1
 
 
 def test_the_history_is_bounded() -> None:

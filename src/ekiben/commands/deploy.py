@@ -69,7 +69,7 @@ def deploy(
         delivered,
         release,
         lambda slot: smoke(place, slot, answers),
-        lambda: watch(place, place.live_slot(), _say),
+        lambda: watch(place, place.hold.live_slot(), _say),
         hold=target.settings.watch.inconclusive == "hold",
     )
     active = place.last_seen().active

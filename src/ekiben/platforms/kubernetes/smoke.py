@@ -10,7 +10,7 @@ TRIES = 8  # the preview's endpoints follow its selector some time later
 
 def smoke(place: KubernetesPlatform, slot: Slot, golden: Golden) -> Verdict:
     """Whether that colour gives right answers. PASS only if the first examples are all right."""
-    place.preview(slot)
+    place.traffic.preview(slot)
     checks = []
     for number, example in enumerate(golden.examples[:EXAMPLES], 1):
         seen = _ask(place, golden.route_of(example), example.body)
@@ -28,8 +28,8 @@ def _ask(place: KubernetesPlatform, route: str, body: bytes) -> bytes | str:
     status, answer = 0, b""
     for attempt in range(TRIES):
         if attempt:
-            place.pause(min(0.25 * 2**attempt, 5.0))
-        status, answer = place.ask_preview(route, body)
+            place.hold.sleep(min(0.25 * 2**attempt, 5.0))
+        status, answer = place.traffic.ask_preview(route, body)
         if status not in (0, 502, 503):
             break
     if status == 200:

@@ -32,18 +32,18 @@ def watch(place: KubernetesPlatform, slot: Slot, say: Callable[[str], None]) -> 
     never PASS, when there were too few requests, or pods whose metrics could not be read."""
     settings = place.target.settings.watch
     first = look(place, slot)
-    until = place.now() + timedelta(seconds=settings.seconds)
+    until = place.hold.now() + timedelta(seconds=settings.seconds)
     told = ""
     before, gone = first, Counted()
     while True:
-        place.pause(min(POLL_SECONDS, max(0.0, (until - place.now()).total_seconds())))
-        place.renew()
+        place.hold.sleep(min(POLL_SECONDS, max(0.0, (until - place.hold.now()).total_seconds())))
+        place.hold.renew()
         last = look(place, slot)
         # What a pod counted that has gone since is kept from the look before.
         ended = [_added(first, before, pod) for pod in before.counts.keys() - last.counts.keys() - set(last.silent)]
         gone = total([gone, *ended])
         added = total([gone, *(_added(first, last, pod) for pod in last.counts)])
-        over = place.now() >= until
+        over = place.hold.now() >= until
         verdict = judge(settings, first, last, added, f"watch of {slot}")
         if str(verdict) != told:
             say(told := str(verdict))
@@ -54,7 +54,7 @@ def watch(place: KubernetesPlatform, slot: Slot, say: Callable[[str], None]) -> 
 
 def look(place: KubernetesPlatform, slot: Slot) -> Look:
     counts, silent, restarts, ready = {}, [], {}, 0
-    for pod in place.pods(slot):
+    for pod in place.hold.pods(slot):
         name, status = pod["metadata"]["name"], pod.get("status") or {}
         if "deletionTimestamp" in pod["metadata"]:
             continue
@@ -63,7 +63,7 @@ def look(place: KubernetesPlatform, slot: Slot) -> Look:
             continue
         ready += 1
         try:
-            counts[name] = Counted.parse(place.metrics(name))
+            counts[name] = Counted.parse(place.traffic.metrics(name))
         except (NotFoundError, UnavailableError):
             silent.append(name)
     return Look(counts, tuple(silent), restarts, ready)

@@ -1,0 +1,38 @@
+"""What both colours of a service share."""
+
+from ekiben.errors import ConflictError
+from ekiben.platforms.kubernetes.api import NoAnswerError
+from ekiben.platforms.kubernetes.hold import Hold
+from ekiben.platforms.kubernetes.state import not_foreign
+from ekiben.platforms.manifests import groups, shared
+
+ATTEMPTS = 6  # to create what may have been created, when no answer comes
+
+
+def prepare(hold: Hold) -> None:
+    """What both colours share. The Services are created once, with selectors, which no apply has."""
+    if hold.known.service is None:
+        _create_services(hold)
+    for manifest in groups.common(hold.target):
+        applied = hold.api.apply(hold.path_of(manifest), manifest)
+        if manifest["metadata"]["name"] == hold.target.name and manifest["kind"] == "Service":
+            hold.view = hold.known.with_service(applied)
+
+
+def _create_services(hold: Hold) -> None:
+    """Once, with selectors. The active one last: where it is, both are."""
+    active, preview = shared.first_services(hold.target)
+    where = hold.path("v1", "services")
+    for service in (preview, active):
+        for attempt in range(ATTEMPTS):
+            try:
+                hold.api.create(where, service)
+            except ConflictError:  # it is there
+                not_foreign(hold.target, hold.api.get(hold.path("v1", "services", service["metadata"]["name"])))
+            except NoAnswerError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                hold.sleep(0.2 * 2**attempt)
+                continue
+            break
+    hold.look()

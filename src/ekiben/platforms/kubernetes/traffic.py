@@ -1,0 +1,64 @@
+"""Who gets traffic, seen from outside: endpoints, the preview, and what pods tell of themselves, all through the API
+server."""
+
+from datetime import timedelta
+
+from ekiben.errors import UnavailableError
+from ekiben.platforms.kubernetes.hold import Hold
+from ekiben.platforms.manifests.names import PORT, PORT_NAME, Manifest
+from ekiben.types import Slot
+
+VERIFY_SECONDS = 30.0
+
+
+class Traffic:
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+
+    def preview(self, slot: Slot) -> None:
+        """The preview Service reaches that colour."""
+        patch: list[Manifest] = [{"op": "add", "path": "/spec/selector", "value": self._hold.target.selector(slot)}]
+        self._hold.api.patch(self._hold.path("v1", "services", self._hold.target.preview), patch)
+
+    def ask_preview(self, route: str, body: bytes) -> tuple[int, bytes]:
+        """POST to the preview Service, through the API server: status and body; status 0: no answer."""
+        return self._hold.api.proxied(
+            self._hold.path("v1", "services", f"{self._hold.target.preview}:{PORT_NAME}", f"proxy{route}"), body
+        )
+
+    def metrics(self, pod: str) -> str:
+        """What the pod's /metrics says, through the API server."""
+        return self._hold.api.text(self._hold.path("v1", "pods", f"{pod}:{PORT}", "proxy/metrics"))
+
+    def verify(self) -> None:
+        """The live Service's endpoints are ready pods of the live colour, and nothing else. UnavailableError if that
+        does not come about within seconds."""
+        deadline = self._hold.now() + timedelta(seconds=VERIFY_SECONDS)
+        pause = 0.25
+        while True:
+            slot = self._hold.live_slot()
+            wrong = self._strays(slot)
+            if not wrong:
+                return
+            service = self._hold.api.get(self._hold.path("v1", "services", self._hold.target.name))
+            self._hold.view = self._hold.known.with_service(service)  # somebody may have switched meanwhile
+            if self._hold.now() > deadline:
+                raise UnavailableError(
+                    f"the endpoints of {self._hold.target.name} do not follow its selector: {wrong}",
+                    wanted=f"ready pods of {slot}, and only those",
+                    next_step="look at the EndpointSlices; `ekiben rollback` goes back",
+                )
+            self._hold.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+    def ends(self) -> list[Manifest]:
+        params = {"labelSelector": f"kubernetes.io/service-name={self._hold.target.name}"}
+        slices = self._hold.api.get(self._hold.path("discovery.k8s.io/v1", "endpointslices"), params)["items"]
+        return [end for each in slices for end in each.get("endpoints") or ()]
+
+    def _strays(self, slot: Slot) -> str:
+        ends = self.ends()
+        ready = [end for end in ends if (end.get("conditions") or {}).get("ready", True)]
+        names = [(end.get("targetRef") or {}).get("name", "?") for end in ready]
+        strange = [name for name in names if not name.startswith(f"{self._hold.target.of(slot)}-")]
+        return f"{', '.join(strange)} among them" if strange else "" if names else "none is ready"

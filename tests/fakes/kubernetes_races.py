@@ -16,7 +16,7 @@ import httpx2
 
 from ekiben.errors import EkibenError
 from ekiben.platforms.kubernetes.api import Api
-from ekiben.platforms.kubernetes.deliver import deliver
+from ekiben.platforms.kubernetes.deliver import Trial, deliver
 from ekiben.platforms.kubernetes.hold import CLAIM_SECONDS
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.platforms.kubernetes.state import View, bento_in
@@ -31,7 +31,7 @@ from tests.fakes.kubernetes_platform import bento, config, set_up
 Fate = Literal["", "lost", "reset", "late", "error"]
 """What becomes of a request: nothing; carried out, but the answer is lost; lost itself; carried out at some later time,
 when its sender has long given up; answered with a 500 without being carried out."""
-FAILS_SMOKE, FAILS_WATCH = 7, 8
+FAILS_CANARY, FAILS_SMOKE, FAILS_WATCH = 6, 7, 8
 """Bentos of these numbers are refused by the judge of that name."""
 
 
@@ -134,8 +134,9 @@ class World:
 
     # What a test lets happen
 
-    def deploys(self, number: int, skew: float = 0.0) -> None:
-        """`skew`: how far the deployer's clock is ahead: it takes others' claims for expired while they work."""
+    def deploys(self, number: int, skew: float = 0.0, percent: int = 0) -> None:
+        """`skew`: how far the deployer's clock is ahead: it takes others' claims for expired while they work.
+        `percent`: share that the release gets first."""
 
         def act(place: KubernetesPlatform) -> None:
             me = greenlet.getcurrent()
@@ -143,16 +144,22 @@ class World:
             time = EPOCH + timedelta(seconds=self.cluster.clock.seconds, microseconds=self._names)
             release = Release(service="digits", slot="blue", bento=bento(number), time=time, by=me.name)
 
-            def watch() -> Verdict:
+            def watch(good: bool) -> Verdict:
                 for _ in range(3):
                     self.cluster.advance(2)
                     place.hold.renew()
-                verdict = _verdict(number != FAILS_WATCH)
-                if not verdict.passed:
+                if not good:
                     me.refused = release
-                return verdict
+                return _verdict(good)
 
-            deliver(place, bento(number), release, lambda slot: _verdict(number != FAILS_SMOKE), watch)
+            deliver(
+                place,
+                bento(number),
+                release,
+                lambda slot: _verdict(number != FAILS_SMOKE),
+                lambda: watch(number != FAILS_WATCH),
+                trial=Trial(percent, lambda slot: watch(number != FAILS_CANARY)) if percent else None,
+            )
 
         self._enter(act, skew)
 
@@ -232,9 +239,22 @@ class World:
         if view.service is None:
             return
         state = view.state
-        assert (view.service["spec"].get("selector") or {}).get("ekiben.dev/slot") in SLOTS, "selector without a colour"
-        if view.epoch != was.epoch:
-            assert view.epoch == was.epoch + 1
+        selector, canary = view.service["spec"].get("selector") or {}, state.canary
+        assert selector.get("ekiben.dev/service") == "digits", "a selector of whatever is there"
+        assert selector.get("ekiben.dev/slot") in SLOTS or canary, "selector without a colour, and no canary"
+        assert view.epoch in (was.epoch, was.epoch + 1)
+        if canary:
+            held = view.deployments[canary.slot]
+            assert held and held["spec"]["replicas"] > 0, "a canary was scaled to 0"
+            assert bento_in(held) == ((was.state.canary and bento_in(was.deployments[canary.slot])) or bento_in(held))
+            assert self.truth.ready[canary.slot] > 0, "a canary has no ready pods"
+            assert bento_in(held) != bento(FAILS_SMOKE), "a canary though its smoke test failed"
+        if view.epoch != was.epoch and (
+            canary or (was.service and was.state.canary and state.active == was.state.active)
+        ):
+            assert state.history == was.state.history and state.selector == was.state.selector
+            assert bool(canary) != bool(was.state.canary), "a share is given, or taken back"
+        elif view.epoch != was.epoch:
             assert len(state.history) == min(len(was.state.history if was.service else ()) + 1, 20)
             assert state.active == state.history[-1]
         else:
@@ -245,6 +265,7 @@ class World:
             assert bento_in(held) == state.active.bento, "what is live was overwritten"
             assert self.truth.ready[state.selector] > 0, "what is live has no ready pods"
         assert self.truth.live != FAILS_SMOKE, "live though its smoke test failed"
+        assert self.truth.live != FAILS_CANARY, "live though its canary failed"
 
     def _look(self) -> Truth:
         get = self.cluster.store.get
@@ -257,19 +278,20 @@ class World:
                 ready[pod["metadata"]["labels"]["ekiben.dev/slot"]] += 1
         return Truth(view, ready)
 
-    def converges(self) -> None:
+    def converges(self, percent: int = 0) -> None:
         """Once all are dead and their claims have run out, one deploy gets its release live; their last requests arrive
         only then, and change nothing; and then there is no more to do."""
         while self.deployers:
             self.kill(0)
         self.passes(3 * CLAIM_SECONDS + 1)  # also those of clocks that were ahead
-        self.deploys(9)
+        self.deploys(9, percent=percent)
         last = self.deployers[0]
         self.finish(last)
         assert last.outcome is None, last.outcome
         self.passes(60)
         state = self.truth.view.state
         assert self.truth.live == 9
+        assert state.canary is None
         assert state.selector and self.truth.ready[state.selector] >= 2
         assert self.truth.ready[state.idle] == 0
         scaler = self.cluster.store.get(
@@ -319,7 +341,9 @@ def race(wanted: Target, seed: int) -> World:
         if len(world.deployers) < 3:
             kind, skew = chance.random(), chance.choice([0.0, 2 * CLAIM_SECONDS])
             if kind < 0.6:
-                world.deploys(chance.choice([1, 2, 3, 4, FAILS_SMOKE, FAILS_WATCH]), skew)
+                percent = chance.choice([0, 10, 50])
+                refused = [FAILS_SMOKE, FAILS_WATCH, *([FAILS_CANARY] if percent and world.truth.live else [])]
+                world.deploys(chance.choice([1, 2, 3, 4, *refused]), skew, percent)
             elif kind < 0.85:
                 world.rolls_back()
             else:
@@ -345,5 +369,5 @@ def race(wanted: Target, seed: int) -> World:
                 world.arrives(chance.randrange(5))
             else:
                 world.go_on(who, chance.randint(1, 8))
-    world.converges()
+    world.converges(chance.choice([0, 10]))
     return world

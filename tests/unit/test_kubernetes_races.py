@@ -8,11 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from ekiben.errors import ConflictError
 from ekiben.platforms.kubernetes.hold import CLAIM_SECONDS
 from ekiben.platforms.kubernetes.state import KEPT_RELEASES
 from ekiben.types import SLOTS, Slot
 from tests.fakes.kubernetes_platform import bento, target
-from tests.fakes.kubernetes_races import FAILS_SMOKE, FAILS_WATCH, World, race
+from tests.fakes.kubernetes_races import FAILS_CANARY, FAILS_SMOKE, FAILS_WATCH, World, race
 
 WITHOUT = target(autoscaling={"kind": "none"})
 WITH = target(autoscaling={"kind": "cpu"})
@@ -62,6 +63,8 @@ def _break_off(fate: str, stride: int) -> None:
         ([1, 2], lambda world: world.deploys(3)),
         ([1], lambda world: world.deploys(FAILS_WATCH)),
         ([1, 2], lambda world: world.rolls_back()),
+        ([1], lambda world: world.deploys(3, percent=10)),
+        ([1, 2], lambda world: world.deploys(FAILS_CANARY, percent=50)),
     ]
     for number, (live, act) in enumerate(acts):
         for at in range(number, 80, stride):
@@ -94,9 +97,9 @@ class Races(RuleBasedStateMachine):
         self.world = World(WITH if autoscaled else WITHOUT, live)
 
     @precondition(lambda self: len(self.world.deployers) < 3)
-    @rule(number=NUMBERS)
-    def deploys(self, number: int) -> None:
-        self.world.deploys(number)
+    @rule(number=NUMBERS, percent=st.sampled_from([0, 0, 10, 50]))
+    def deploys(self, number: int, percent: int) -> None:
+        self.world.deploys(number, percent=percent)
 
     @precondition(lambda self: len(self.world.deployers) < 3)
     @rule()
@@ -203,6 +206,66 @@ def test_no_rollback_leads_to_what_a_watch_refused_when_another_was_live_by_then
     world.rolls_back()
     world.finish(world.deployers[0])
     assert world.truth.live == 1
+
+
+def _trying(number: int) -> World:
+    """b1 is live, and a canary has its share."""
+    world = World(WITHOUT, [1])
+    world.deploys(number, percent=10)
+    for _ in range(400):
+        if world.truth.view.state.canary:
+            return world
+        if world.deployers[0].wakes > world.cluster.clock.seconds:
+            world.passes(world.deployers[0].wakes - world.cluster.clock.seconds)
+        world.go_on(0)
+    raise AssertionError("never a canary")
+
+
+@pytest.mark.parametrize("fate", ["", "lost", "late"])
+def test_a_canary_that_was_rolled_back_stays_so(fate: str) -> None:
+    """Its deployer had the wish under way, or does not know what became of it."""
+    world = World(WITHOUT, [1])
+    world.deploys(2, percent=10)
+    slow = world.deployers[0]
+    world.until(slow, "GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices")
+    world.go_on(0)
+    world.until(slow, "PATCH /api/v1/namespaces/default/services/digits")
+    world.go_on(0, fate=fate)
+    if fate == "late":
+        world.arrives(0)
+    assert world.truth.view.state.canary
+    world.rolls_back()
+    world.finish(world.deployers[1])
+    world.finish(slow)
+    assert isinstance(slow.outcome, ConflictError)
+    assert (world.truth.live, world.truth.view.state.canary) == (1, None)
+    world.converges()
+
+
+def test_a_late_wish_for_a_share_comes_to_nothing_once_it_was_given_and_taken_back() -> None:
+    world = World(WITHOUT, [1])
+    world.deploys(FAILS_CANARY, percent=10)
+    slow = world.deployers[0]
+    world.until(slow, "GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices")
+    world.go_on(0)
+    world.until(slow, "PATCH /api/v1/namespaces/default/services/digits")
+    world.go_on(0, fate="late")
+    world.finish(slow)
+    assert (world.truth.live, world.truth.view.state.canary) == (1, None)
+    world.arrives(0)
+    assert world.truth.view.state.canary is None
+    world.converges(percent=10)
+
+
+def test_one_who_takes_its_claim_for_expired_ends_it_first() -> None:
+    world = _trying(2)
+    first = world.deployers[0]
+    world.deploys(3, skew=2 * CLAIM_SECONDS, percent=10)
+    world.finish(world.deployers[1])
+    assert world.truth.live == 3
+    world.finish(first)
+    assert world.truth.live == 3
+    world.converges()
 
 
 def test_the_history_is_bounded() -> None:

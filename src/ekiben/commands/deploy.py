@@ -20,6 +20,9 @@ def deploy(
     image: Annotated[str, typer.Option(help="Its image: [REPOSITORY@]sha256:…, or what `image --json` wrote.")] = "",
     golden: Annotated[str, typer.Option(help="golden.json for the smoke test; by default the model's own.")] = "",
     report: Annotated[str, typer.Option(help="Path or address of the load report, for the history.")] = "",
+    canary: Annotated[
+        str, typer.Option(help="Share that it gets first, such as 10%; by default the environment's canary_percent.")
+    ] = "",
     run: Annotated[str, typer.Option(help="Name of the run: its steps share what they claim.")] = "",
     alias: Annotated[bool, typer.Option(help="Move W&B's alias to what is kept.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")] = False,
@@ -35,7 +38,7 @@ def deploy(
     from ekiben.commands import delivery
     from ekiben.config import Project
     from ekiben.pipeline import stages
-    from ekiben.platforms.kubernetes.deliver import deliver
+    from ekiben.platforms.kubernetes.deliver import Trial, deliver
     from ekiben.platforms.kubernetes.smoke import smoke
     from ekiben.platforms.kubernetes.watch import watch
     from ekiben.platforms.manifests.names import bento_of
@@ -59,6 +62,7 @@ def deploy(
         run=run,
     )
     place.brings(delivered)
+    percent = _percent(canary) if canary else target.settings.canary_percent
     if dry_run:
         actions = [str(action) for action in place.plan(Live(release, run or release.by))]
         _tell(actions if as_json else "\n".join(actions) or f"{candidate} is live already: nothing to do")
@@ -71,6 +75,7 @@ def deploy(
         lambda slot: smoke(place, slot, answers),
         lambda: watch(place, place.hold.live_slot(), _say),
         hold=target.settings.watch.inconclusive == "hold",
+        trial=Trial(percent, lambda slot: watch(place, slot, _say)) if percent else None,
     )
     active = place.last_seen().active
     if alias and verdict.passed and active:
@@ -111,6 +116,13 @@ def switch_over(place: "KubernetesPlatform", by: str) -> "Release":
     place.stage(place.delivery(known.bento), by)
     place.switch(release)
     return release
+
+
+def _percent(text: str) -> int:
+    number = text.strip().removesuffix("%").strip()
+    if not number.isdecimal() or int(number) > 50:
+        raise typer.BadParameter(f"{text!r} is not a share from 0% to 50%", param_hint="--canary")
+    return int(number)
 
 
 def me() -> str:

@@ -44,6 +44,33 @@ class RolledBack:
 
 
 @dataclass(frozen=True)
+class Widened:
+    """`release`, which is ready in the idle slot, has a share of the traffic. `token` is this canary's alone."""
+
+    release: Release
+    percent: int
+    claim: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """`release`, which has its share as canary `token`, is live: never if that canary was ended meanwhile."""
+
+    release: Release
+    claim: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """Canary `token` has no share any more."""
+
+    token: str
+    claim: str
+
+
+@dataclass(frozen=True)
 class Retired:
     """The idle slot is stopped and no longer kept by `claim`."""
 
@@ -55,7 +82,7 @@ class Serving:
     """What the selector names is running."""
 
 
-Wanted = Staged | Live | RolledBack | Retired | Serving
+Wanted = Staged | Live | RolledBack | Widened | Promoted | Narrowed | Retired | Serving
 
 # ---- what can be done
 
@@ -103,6 +130,28 @@ class Switch:
 
 
 @dataclass(frozen=True)
+class Widen:
+    slot: Slot
+    bento: BentoRef
+    percent: int
+    token: str
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"give {self.slot} ({self.bento}) {self.percent} % as well, if the epoch is still {self.epoch}"
+
+
+@dataclass(frozen=True)
+class Narrow:
+    slot: Slot
+    token: str
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"end the canary: all to {self.slot}, if the epoch is still {self.epoch}"
+
+
+@dataclass(frozen=True)
 class Stop:
     slot: Slot
     claim: str
@@ -120,7 +169,7 @@ class Unclaim:
         return f"give up the claim of {self.claim}"
 
 
-Action = Claim | Stage | Start | Switch | Stop | Unclaim
+Action = Claim | Stage | Start | Switch | Widen | Narrow | Stop | Unclaim
 
 
 def plan(seen: Observed, wanted: Wanted) -> list[Action]:
@@ -130,6 +179,30 @@ def plan(seen: Observed, wanted: Wanted) -> list[Action]:
     to.
     """
     match wanted:
+        case Widened():
+            return _widen(seen, wanted)
+        case Promoted():
+            return _promote(seen, wanted)
+        case Narrowed(token):
+            return _narrow(seen) if seen.canary and seen.canary.token == token else []
+        case Serving():
+            return _serve(seen)
+    if seen.canary is None:
+        return _settled(seen, wanted)
+    if seen.canary.slot in seen.held and seen.canary.by != wanted.claim and not isinstance(wanted, RolledBack):
+        if isinstance(wanted, Retired):
+            return []  # the next deploy has begun
+        raise ConflictError(
+            f"{seen.canary.slot} of {seen.service} is the canary of {seen.canary.by}",
+            wanted="no canary under way",
+            next_step="wait until it ends, or end it: `ekiben rollback`",
+        )
+    return [*_narrow(seen), *_settled(seen.narrowed(seen.canary.token, seen.epoch), wanted)]
+
+
+def _settled(seen: Observed, wanted: Staged | Live | RolledBack | Retired) -> list[Action]:
+    """Where there is no canary."""
+    match wanted:
         case Staged(bento, claim, anew):
             return _stage(seen, bento, claim, anew)
         case Live(release, claim, anew):
@@ -138,8 +211,47 @@ def plan(seen: Observed, wanted: Wanted) -> list[Action]:
             return _roll_back(seen, wanted)
         case Retired(claim):
             return _retire(seen, claim)
-        case Serving():
-            return _serve(seen)
+
+
+def _widen(seen: Observed, wanted: Widened) -> list[Action]:
+    slot, bento = seen.idle, wanted.release.bento
+    _not_ended(seen, wanted.token)
+    if seen.canary and seen.canary.token == wanted.token:
+        return []
+    held = seen.slots[slot]
+    if seen.selector is None or seen.canary or held.claim != wanted.claim or held.bento != bento:
+        raise ConflictError(
+            f"{slot} of {seen.service} holds {held.bento or 'nothing complete'}, for {held.claim or 'nobody'}",
+            wanted=f"{bento} besides what is live, for {wanted.claim}",
+            next_step="run the command again",
+        )
+    return [Widen(slot, bento, wanted.percent, wanted.token, seen.epoch)]
+
+
+def _promote(seen: Observed, wanted: Promoted) -> list[Action]:
+    _not_ended(seen, wanted.token)
+    if seen.canary is None or seen.canary.token != wanted.token:
+        raise ConflictError(
+            f"{wanted.release.bento} has no share of {seen.service} any more",
+            wanted="the canary as it was judged",
+            next_step="look at `ekiben status`, then run the command again",
+        )
+    there = wanted.release.model_copy(update={"slot": seen.canary.slot})
+    return [*_start(seen, seen.canary.slot), Switch(there, seen.epoch, keep=wanted.claim)]
+
+
+def _narrow(seen: Observed) -> list[Action]:
+    assert seen.selector and seen.canary
+    return [Narrow(seen.selector, seen.canary.token, seen.epoch)]
+
+
+def _not_ended(seen: Observed, token: str) -> None:
+    if seen.ended == token:
+        raise ConflictError(
+            f"somebody ended this canary of {seen.service}: what was live has all traffic again",
+            wanted="a canary that is let run to its verdict",
+            next_step="find out who rolled it back, and why, then deploy again",
+        )
 
 
 def _stage(seen: Observed, bento: BentoRef, claim: str, anew: bool = False) -> list[Action]:

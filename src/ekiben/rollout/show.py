@@ -18,11 +18,18 @@ def status(seen: Observed, url: str, mend: str = "run `ekiben up`") -> str:
         f"{'listens':<9}{url if seen.listening else 'nowhere: the switch does not run'}",
         f"{'model':<9}{live.bento.model}  {live.bento.model.digest}",
     ]
+    if seen.canary:
+        how = f"by HTTPRoute {seen.canary.route}" if seen.canary.route else "as both colours are selected"
+        lines.append(
+            f"{'canary':<9}{seen.canary.slot} has a share, {how}: {seen.canary.percent} % asked for by {seen.canary.by}"
+            "  (ekiben rollback ends it)"
+        )
     for slot in SLOTS:
         held = seen.slots[slot]
         state = "ready" if slot in seen.ready else "starting" if slot in seen.running else "stopped"
         place = f"  http://{held.address}" if slot in seen.running and held.address else ""
-        role = "live" if slot == seen.selector else "idle"
+        trial = seen.canary is not None and seen.canary.slot == slot
+        role = "live" if slot == seen.selector else "canary" if trial else "idle"
         lines.append(f"{slot:<9}{role}  {state:<8}  {held.bento or 'empty'}{place}")
     if seen.previous:
         lines.append(f"{'back to':<9}{seen.previous.bento}  (ekiben rollback)")

@@ -3,7 +3,8 @@
 A platform keeps a `ServiceState` where a change is atomic (a file under a lock, annotations under a JSON patch with
 `test`) and writes only what the methods here return. Each of them refuses, with ConflictError, what would break an
 invariant: the selector is set once and never emptied; it moves only to a slot that is up with exactly the wanted Bento,
-and only at the epoch that was planned for; nothing that it names is ever stopped or overwritten.
+and only at the epoch that was planned for; nothing that it names is ever stopped or overwritten, and while a canary
+gets its share, neither slot is.
 """
 
 from typing import Any, Self
@@ -23,13 +24,24 @@ class SlotState(Value):
     claim: str = ""  # who deploys there, or keeps it for a rollback
 
 
+class Canary(Value):
+    """A share of the traffic goes to `slot`, which is not live; the rest to what is."""
+
+    slot: Slot
+    percent: int  # what was asked for
+    by: str  # claim of who tries it
+    token: str  # nobody else's: tells it from any canary before and after
+    route: str = ""  # HTTPRoute that shares by weights; '': the selector names both slots
+
+
 def _empty() -> dict[Slot, SlotState]:
     return {"blue": SlotState(), "green": SlotState()}
 
 
 class ServiceState(Value):
     """`live` is the stack of releases that a rollback walks down: the last one is live now. `history` is what was made
-    live, in order, rollbacks included. `epoch` grows by one with each move of the selector."""
+    live, in order, rollbacks included. `epoch` grows by one with each move of the selector, a canary's begin and end
+    among them. `ended`: token of the last canary that was taken back."""
 
     service: str
     selector: Slot | None = None
@@ -37,6 +49,8 @@ class ServiceState(Value):
     slots: dict[Slot, SlotState] = Field(default_factory=_empty)
     live: tuple[Release, ...] = ()
     history: tuple[Release, ...] = ()
+    canary: Canary | None = None
+    ended: str = ""
 
     @property
     def idle(self) -> Slot:
@@ -105,15 +119,8 @@ class ServiceState(Value):
     def switched(self, release: Release, epoch: int, *, back: bool = False, keep: str = "") -> Self:
         """The selector names `release.slot`. `back`: one step down the stack. `keep`: who keeps the old slot."""
         self._at(epoch)
-        slot = self.slots[release.slot]
-        self._not_selected(release.slot, "switched to again")
-        if slot.bento != release.bento or not slot.up:
-            raise ConflictError(
-                f"{release.slot} of {self.service} holds {slot.bento or 'nothing complete'}"
-                + ("" if slot.up else ", stopped"),
-                wanted=f"{release.bento}, ready",
-                next_step="stage it again",
-            )
+        self._live_not(release.slot, "switched to again")
+        self._ready(release.slot, release.bento)
         older = self.live[:-2] if back else self.live
         moved = self._with(release.slot, claim="")
         if self.selector:
@@ -124,8 +131,24 @@ class ServiceState(Value):
                 "epoch": self.epoch + 1,
                 "live": (*older, release)[-KEPT_RELEASES:],
                 "history": (*self.history, release)[-KEPT_RELEASES:],
+                "canary": None,
             }
         )
+
+    def widened(self, canary: Canary, bento: BentoRef, epoch: int) -> Self:
+        """`canary.slot`, which holds `bento`, gets its share."""
+        self._at(epoch)
+        self._not_selected(canary.slot, "given a share")
+        self._held(canary.slot, canary.by)
+        self._ready(canary.slot, bento)
+        return self.model_copy(update={"canary": canary, "epoch": self.epoch + 1})
+
+    def narrowed(self, token: str, epoch: int) -> Self:
+        """The canary of that token has no share any more; what is live has all."""
+        self._at(epoch)
+        if self.canary is None or self.canary.token != token:
+            raise ConflictError(f"{self.service} has another canary by now, or none", wanted=f"that of {token}")
+        return self.model_copy(update={"canary": None, "ended": token, "epoch": self.epoch + 1})
 
     def _with(self, slot: Slot, **changes: Any) -> Self:
         slots = {**self.slots, slot: self.slots[slot].model_copy(update=changes)}
@@ -139,7 +162,25 @@ class ServiceState(Value):
                 next_step="look at `ekiben status`, then run the command again",
             )
 
+    def _ready(self, slot: Slot, bento: BentoRef) -> None:
+        held = self.slots[slot]
+        if held.bento != bento or not held.up:
+            raise ConflictError(
+                f"{slot} of {self.service} holds {held.bento or 'nothing complete'}" + ("" if held.up else ", stopped"),
+                wanted=f"{bento}, ready",
+                next_step="stage it again",
+            )
+
     def _not_selected(self, slot: Slot, verb: str) -> None:
+        self._live_not(slot, verb)
+        if self.canary:
+            raise ConflictError(
+                f"{slot} of {self.service} has a share of the traffic and must not be {verb}",
+                wanted="no canary under way",
+                next_step="wait until it ends, or end it: `ekiben rollback`",
+            )
+
+    def _live_not(self, slot: Slot, verb: str) -> None:
         if self.selector == slot:
             raise ConflictError(f"{slot} of {self.service} is live and must not be {verb}", wanted="the idle slot")
 

@@ -2,11 +2,20 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ekiben.errors import EkibenError, NotFoundError
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.platforms.manifests.names import Delivery
-from ekiben.types import Check, Outcome, Release, Slot, Verdict
+from ekiben.types import BentoRef, Check, Outcome, Release, Slot, Verdict
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A share of the traffic, in percent, and what judges the colour that gets it."""
+
+    percent: int
+    judge: Callable[[Slot], Verdict]
 
 
 def deliver(
@@ -17,14 +26,17 @@ def deliver(
     watch: Callable[[], Verdict],
     *,
     hold: bool = False,
+    trial: Trial | None = None,
 ) -> Verdict:
     """Only what passes both judges stays live. What the smoke test refuses never gets there; what the watch refuses
     is taken back, and so is what it saw too little of, unless `hold`: then both colours stay as they are. A candidate
-    that does not become ready is scaled down again; the error says why.
+    that does not become ready is scaled down again; the error says why. A `trial` comes before the switch: the
+    candidate gets a share only, which is taken back unless its judge passes it.
 
     Run again after it was cut off, it goes on: what is live already is watched, if its watch had not ended.
     The very first release stays even if its watch refuses it: there is nothing to go back to, and the verdict says so.
     """
+    place.share(trial.percent if trial else 0)
     try:
         endpoint = place.stage(delivery, release.run or release.by)
         seen = place.last_seen()
@@ -40,13 +52,14 @@ def deliver(
     if verdict and not verdict.passed:
         place.retire()
         return verdict
-    if not started:
-        place.switch(release.model_copy(update={"slot": endpoint.slot}))
-    try:
-        verdict = watch()
-    except EkibenError as error:
-        check = Check(name="watch", outcome=Outcome.ERROR, seen=str(error), wanted="a watch to its end")
-        verdict = Verdict.of([check], str(release.bento))
+    there = release.model_copy(update={"slot": endpoint.slot})
+    if not started and trial and place.last_seen().selector:
+        verdict = _tried(place, there, trial)
+        if not verdict.passed:
+            return verdict
+    elif not started:
+        place.switch(there)
+    verdict = _judged(watch, release.bento)
     if verdict.outcome is Outcome.INCONCLUSIVE and hold:
         return verdict
     if not verdict.passed:
@@ -58,3 +71,33 @@ def deliver(
             verdict = Verdict.of([*verdict.checks, kept], verdict.subject)
     place.retire()
     return verdict
+
+
+def _tried(place: KubernetesPlatform, release: Release, trial: Trial) -> Verdict:
+    """With PASS the release is live; else what was live has all traffic again, and the candidate is stopped."""
+    token = ""
+    try:
+        token = place.widen(release, trial.percent)
+        place.hold.say(f"{release.slot}: canary: {place.share_seen()}")
+        verdict = _judged(lambda: trial.judge(release.slot), release.bento)
+        if verdict.passed:
+            place.promote(release, token)
+            return verdict
+        place.narrow(token, f"canary of {release.bento}")
+    except EkibenError:
+        with contextlib.suppress(EkibenError):  # the first one says what is wrong
+            if token:
+                place.narrow(token, f"canary of {release.bento}")
+            if place.observe().selector != release.slot:
+                place.retire()
+        raise
+    place.retire()
+    return verdict
+
+
+def _judged(watch: Callable[[], Verdict], bento: BentoRef) -> Verdict:
+    try:
+        return watch()
+    except EkibenError as error:
+        check = Check(name="watch", outcome=Outcome.ERROR, seen=str(error), wanted="a watch to its end")
+        return Verdict.of([check], str(bento))

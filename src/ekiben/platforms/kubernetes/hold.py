@@ -67,6 +67,12 @@ class Hold:
         }
         return view
 
+    def look_at(self, *slots: Slot) -> None:
+        """Reads those Deployments again."""
+        for slot in slots:
+            found = self.api.get(self.path("apps/v1", "deployments", self.target.of(slot)))
+            self.view = self.known.with_deployment(slot, found)
+
     def renew(self) -> None:
         """Hold on to the colours that this command has claimed. ConflictError if another took one of them over."""
         view = self.known
@@ -100,9 +106,9 @@ class Hold:
             self.change_deployment(slot, fenced(self.stamps[slot], *changes))
         return self.stamps[slot]
 
-    def change_service(self, notes: Mapping[str, str | None], select: Slot | None = None) -> None:
+    def change_service(self, notes: Mapping[str, str | None], selector_then: Mapping[str, str] | None = None) -> None:
         view = self.known
-        changed = self.api.patch(self.path("v1", "services", self.target.name), view.changing(notes, select))
+        changed = self.api.patch(self.path("v1", "services", self.target.name), view.changing(notes, selector_then))
         self.view = view.with_service(changed)
 
     def change_deployment(self, slot: Slot, patch: list[Manifest]) -> None:

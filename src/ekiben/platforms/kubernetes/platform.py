@@ -3,6 +3,7 @@
 A command that is cut off at any point leaves the live colour as it is; the next one derives what is left to do.
 """
 
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,16 +12,30 @@ from random import uniform
 
 from ekiben.errors import ConflictError
 from ekiben.platforms.kubernetes.api import Api, NoAnswerError
-from ekiben.platforms.kubernetes.colour import TEMPLATE, Colours, fit
+from ekiben.platforms.kubernetes.canary import Canaries, CanaryColours, pods
+from ekiben.platforms.kubernetes.colour import TEMPLATE, fit
 from ekiben.platforms.kubernetes.common import prepare
 from ekiben.platforms.kubernetes.hold import Hold
-from ekiben.platforms.kubernetes.state import HISTORY, LIVE, Sizes, View, annotations, claim_key, releases, sizes
+from ekiben.platforms.kubernetes.state import (
+    CANARY,
+    HISTORY,
+    LIVE,
+    Sizes,
+    View,
+    annotations,
+    claim_key,
+    releases,
+    sizes,
+)
 from ekiben.platforms.kubernetes.traffic import Traffic
 from ekiben.platforms.manifests.names import EPOCH, Delivery, Target, bento_of
 from ekiben.rollout.plan import (
     Action,
     Claim,
     Live,
+    Narrow,
+    Narrowed,
+    Promoted,
     Retired,
     RolledBack,
     Serving,
@@ -31,6 +46,8 @@ from ekiben.rollout.plan import (
     Switch,
     Unclaim,
     Wanted,
+    Widen,
+    Widened,
     plan,
 )
 from ekiben.rollout.state import Observed
@@ -63,7 +80,8 @@ class KubernetesPlatform:
         self.target, self.service = target, target.service
         self.hold = Hold(api, target, holder, say, now, sleep)
         self.traffic = Traffic(self.hold)
-        self._colours = Colours(self.hold)
+        self._colours = CanaryColours(self.hold)
+        self._canaries = Canaries(self.hold, self.traffic, self._colours)
         self._deliveries: dict[BentoRef, Delivery] = {}
 
     @property
@@ -127,10 +145,18 @@ class KubernetesPlatform:
 
     def rollback(self, by: str) -> Release:
         """Make live again what was before, started anew where it was stopped. The live colour's health plays no part.
+        While a canary has its share, that is to end it.
 
         NotFoundError when there was none.
         """
-        live = self.hold.look().state.active
+        state = self.hold.look().state
+        live = state.active
+        if state.canary:
+            self.narrow(state.canary.token, by)
+            now = self.hold.known.state.active
+            if live and live == now:
+                return live
+            live = now  # it was made live meanwhile
         return self.take_back(live.bento if live else None, by)
 
     def take_back(self, bento: BentoRef | None, by: str) -> Release:
@@ -143,6 +169,34 @@ class KubernetesPlatform:
         active = self.hold.known.state.active
         assert active is not None
         return active
+
+    def share(self, percent: int) -> None:
+        """From here on a candidate is only as big as such a share takes; 0: as big as what is live."""
+        self._colours.percent = percent
+
+    def widen(self, release: Release, percent: int) -> str:
+        """Give `release`, which must be staged by this command, that share of the traffic besides what is live.
+        Returns the canary's token, when its pods are seen to get traffic. ConflictError as in `switch`."""
+        self.share(percent)
+        token = secrets.token_hex(8)
+        self.traffic.ends()  # who may not read the endpoints learns it before
+        self._reach(Widened(release, percent, self.hold.claim(release.run or release.by), token))
+        return token
+
+    def share_seen(self) -> str:
+        """What share the canary has by now, in words; UnavailableError if its pods get no traffic."""
+        return self._canaries.share_seen()
+
+    def promote(self, release: Release, token: str) -> None:
+        """Make canary `token` as big as what is live, then live alone. ConflictError if it was ended meanwhile."""
+        self.share(0)
+        self._reach(Promoted(release, self.hold.claim(release.run or release.by), token))
+        self.traffic.verify()
+
+    def narrow(self, token: str, by: str) -> None:
+        """End that canary, if it is not over: what was live has all traffic again."""
+        self._reach(Narrowed(token, self.hold.claim(by)))
+        self.traffic.verify()
 
     def retire(self) -> None:
         """Let the idle colour finish and scale it to 0, unless somebody else holds it; it keeps its Bento for a
@@ -168,7 +222,7 @@ class KubernetesPlatform:
             if slot == state.selector:
                 good = size[slot].available > 0
             else:
-                good = fit(size[slot], max(1, live)) if at_size else size[slot].serves
+                good = fit(size[slot], pods(self._colours.percent, max(1, live))) if at_size else size[slot].serves
             if good:
                 ready.add(slot)
         stale = {slot for slot in SLOTS if slot != state.selector and self._outdated_slot(view, slot)}
@@ -204,7 +258,7 @@ class KubernetesPlatform:
         """Plans, and does it; looks and plans again where something has changed meanwhile."""
         view = self.hold.known
         for attempt in range(ATTEMPTS):
-            if isinstance(wanted, Live) and _was_live(view, wanted.release):
+            if isinstance(wanted, Live | Promoted) and _was_live(view, wanted.release):
                 return  # it was switched to, whatever became of it since
             actions = self._planned(view, wanted)
             try:
@@ -237,6 +291,10 @@ class KubernetesPlatform:
                 self._colours.start(slot, bento, claim)
             case Switch():
                 self._switch(action, claim)
+            case Widen():
+                self._canaries.widen(action, claim)
+            case Narrow():
+                self._canaries.narrow(action)
             case Stop(slot):
                 self.hold.known.state.stopping(slot, claim, action.epoch)
                 self.hold.sleep(DRAIN_SECONDS)
@@ -254,9 +312,7 @@ class KubernetesPlatform:
     def _switch(self, action: Switch, claim: str) -> None:
         slot, stamp = action.release.slot, self.hold.take(action.release.slot, claim)
         # Read under the stamp: from here to the switch nobody else can have changed it.
-        for each in (slot, other(slot)) if not action.back and self.hold.known.state.selector else (slot,):
-            where = self.hold.path("apps/v1", "deployments", self.target.of(each))
-            self.hold.view = self.hold.known.with_deployment(each, self.hold.api.get(where))
+        self.hold.look_at(*((slot, other(slot)) if not action.back and self.hold.known.state.selector else (slot,)))
         view, size = self.hold.known, sizes(self.hold.known.deployments[slot])
         wanted = 1 if action.back else self._colours.size()
         good = size.serves if action.back else fit(size, wanted)
@@ -272,9 +328,14 @@ class KubernetesPlatform:
         claims = {
             claim_key(each): str(self.hold.token(c)) if (c := after.slots[each].claim) else None for each in SLOTS
         }
-        made = {EPOCH: str(after.epoch), LIVE: releases(after.live), HISTORY: releases(after.history)}
+        made: dict[str, str | None] = {
+            EPOCH: str(after.epoch),
+            LIVE: releases(after.live),
+            HISTORY: releases(after.history),
+        }
+        made |= {CANARY: None} if view.state.canary else {}
         try:
-            self.hold.change_service({**made, **claims}, select=slot)
+            self.hold.change_service({**made, **claims}, self.target.selector(slot))
         except NoAnswerError:
             if not _was_live(self.hold.look(), action.release):
                 raise

@@ -4,6 +4,8 @@
     ekiben.dev/epoch                   how often that has moved; every patch tests it
     ekiben.dev/claim-blue, -green      who works on that colour, or keeps it for a rollback, and until when
     ekiben.dev/live, history           releases as JSON: what a rollback walks down; what was live when
+    ekiben.dev/canary                  who gives which colour a share; then the selector names both, or a route shares
+    ekiben.dev/canary-ended            token of the last canary that was taken back
 
 A Deployment carries `ekiben.dev/fence`. Whoever claims a colour in the Service then stamps its Deployment, if the
 fence is still the one that was read *before* the claim; from then on every write to it tests the stamp. So one whose
@@ -32,10 +34,11 @@ from ekiben.platforms.manifests.names import (
     Manifest,
     Target,
 )
-from ekiben.rollout.state import ServiceState, SlotState
-from ekiben.types import SLOTS, BentoRef, ModelVersion, Release, Slot
+from ekiben.rollout.state import Canary, ServiceState, SlotState
+from ekiben.types import SLOTS, BentoRef, ModelVersion, Release, Slot, other
 
 LIVE, HISTORY = "ekiben.dev/live", "ekiben.dev/history"
+CANARY, ENDED = "ekiben.dev/canary", "ekiben.dev/canary-ended"
 FENCE = "ekiben.dev/fence"
 KEPT_RELEASES = 20  # some 700 bytes each; all annotations of an object may take 256 KiB
 
@@ -100,6 +103,8 @@ class View:
             slots=slots,
             live=live,
             history=self._releases(HISTORY),
+            canary=self.canary,
+            ended=self._notes.get(ENDED, ""),
         )
 
     @property
@@ -110,6 +115,13 @@ class View:
         text = self._notes.get(claim_key(slot), "")
         return Claimed.parse(text) if text else None
 
+    @property
+    def canary(self) -> Canary | None:
+        """None also where somebody moved the selector by hand since: it is the truth."""
+        text, named = self._notes.get(CANARY, ""), self._selector.get(SLOT)
+        canary = _canary(text) if text else None
+        return canary if canary and named == (other(canary.slot) if canary.route else None) else None
+
     def fence(self, slot: Slot) -> str | None:
         return annotations(self.deployments[slot]).get(FENCE)
 
@@ -119,9 +131,12 @@ class View:
     def with_deployment(self, slot: Slot, deployment: Manifest) -> Self:
         return replace(self, deployments={**self.deployments, slot: deployment})
 
-    def changing(self, notes: Mapping[str, str | None], select: Slot | None = None) -> list[Manifest]:
+    def changing(
+        self, notes: Mapping[str, str | None], selector_then: Mapping[str, str] | None = None
+    ) -> list[Manifest]:
         """The patch of the Service that changes those annotations, and the selector, if epoch, selector and the
         annotations are still what was read here."""
+        assert selector_then is None or SERVICE in selector_then  # an empty one would select whatever is there
         assert self.service is not None
         selector = self.service["spec"]["selector"]
         patch = [_test(_note(EPOCH), self._notes[EPOCH]), _test("/spec/selector", selector)]
@@ -131,8 +146,8 @@ class View:
                 patch.append({"op": "add", "path": _note(key), "value": value})
             elif key in self._notes:
                 patch.append({"op": "remove", "path": _note(key)})
-        if select:
-            patch.append({"op": "replace", "path": "/spec/selector", "value": self.target.selector(select)})
+        if selector_then:
+            patch.append({"op": "replace", "path": "/spec/selector", "value": dict(selector_then)})
         return patch
 
     @property
@@ -141,14 +156,34 @@ class View:
 
     @property
     def _named(self) -> Slot | None:
-        selector = (self.service or {}).get("spec", {}).get("selector") or {}
-        return next((slot for slot in SLOTS if selector.get(SLOT) == slot), None)
+        if self.canary:
+            return other(self.canary.slot)
+        return next((slot for slot in SLOTS if self._selector.get(SLOT) == slot), None)
+
+    @property
+    def _selector(self) -> dict[str, str]:
+        return (self.service or {}).get("spec", {}).get("selector") or {}
 
     def _releases(self, key: str) -> tuple[Release, ...]:
         try:
             return _RELEASES.validate_json(self._notes.get(key, "[]"))
         except ValidationError:
             raise _unreadable(key, self._notes[key]) from None
+
+
+def canary_note(canary: Canary) -> str:
+    told = {"by": canary.by, "percent": canary.percent, "from": other(canary.slot), "to": canary.slot}
+    return json.dumps(told | {"token": canary.token, "route": canary.route})
+
+
+def _canary(text: str) -> Canary:
+    try:
+        told = json.loads(text)
+        return Canary.model_validate(
+            {**{key: told[key] for key in ("by", "percent", "token", "route")}, "slot": told["to"]}
+        )
+    except (ValueError, KeyError, TypeError):
+        raise _unreadable("a canary", text) from None
 
 
 def releases(made: tuple[Release, ...]) -> str:
@@ -163,6 +198,12 @@ def ours(target: Target, service: Manifest | None) -> Manifest | None:
     not_foreign(target, service)
     if EPOCH not in annotations(service) or not service["spec"].get("selector"):
         raise _unusable(target, f"the Service {target.name} was applied, not created: it has no selector or no epoch")
+    if service["spec"]["selector"].get(SLOT) not in SLOTS and not View(target, service, dict.fromkeys(SLOTS)).canary:
+        raise UsageError(
+            f"the selector of the Service {target.name} names no colour, and no canary is noted",
+            wanted=f"{SLOT}: blue or green in it, as what should be live",
+            next_step=f"set it by hand: kubectl edit service {target.name}",
+        )
     return service
 
 
@@ -236,6 +277,12 @@ def fenced(stamp: str | None, *changes: tuple[str, Any]) -> list[Manifest]:
 
 def stamping(old: str | None, new: str) -> list[Manifest]:
     return fenced(old, (_note(FENCE), new))
+
+
+def at_version(version: str, *changes: tuple[str, Any]) -> list[Manifest]:
+    """The patch that sets those fields of an object if nobody has written it since that version."""
+    changed = [{"op": "add", "path": path, "value": value} for path, value in changes]
+    return [_test("/metadata/resourceVersion", version), *changed]
 
 
 def releasing(key: str, value: str, path: str, to: int) -> list[Manifest]:

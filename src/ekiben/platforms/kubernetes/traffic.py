@@ -6,7 +6,7 @@ from datetime import timedelta
 from ekiben.errors import UnavailableError
 from ekiben.platforms.kubernetes.hold import Hold
 from ekiben.platforms.manifests.names import PORT, PORT_NAME, Manifest
-from ekiben.types import Slot
+from ekiben.types import SLOTS, Slot
 
 VERIFY_SECONDS = 30.0
 
@@ -31,8 +31,8 @@ class Traffic:
         return self._hold.api.text(self._hold.path("v1", "pods", f"{pod}:{PORT}", "proxy/metrics"))
 
     def verify(self) -> None:
-        """The live Service's endpoints are ready pods of the live colour, and nothing else. UnavailableError if that
-        does not come about within seconds."""
+        """The live Service's endpoints are ready pods of the live colour, and nothing else but a canary's.
+        UnavailableError if that does not come about within seconds."""
         deadline = self._hold.now() + timedelta(seconds=VERIFY_SECONDS)
         pause = 0.25
         while True:
@@ -57,8 +57,20 @@ class Traffic:
         return [end for each in slices for end in each.get("endpoints") or ()]
 
     def _strays(self, slot: Slot) -> str:
-        ends = self.ends()
-        ready = [end for end in ends if (end.get("conditions") or {}).get("ready", True)]
-        names = [(end.get("targetRef") or {}).get("name", "?") for end in ready]
-        strange = [name for name in names if not name.startswith(f"{self._hold.target.of(slot)}-")]
+        names, canary = self.ready(), self._hold.known.canary
+        wanted = SLOTS if canary and not canary.route else (slot,)
+        strange = [name for name in names if not any(self._is_of(name, each) for each in wanted)]
         return f"{', '.join(strange)} among them" if strange else "" if names else "none is ready"
+
+    def counts(self) -> dict[Slot, int]:
+        """How many ready pods of each colour the live Service sends traffic to."""
+        names = self.ready()
+        return {slot: sum(self._is_of(name, slot) for name in names) for slot in SLOTS}
+
+    def ready(self) -> list[str]:
+        """Names of the pods that the live Service sends traffic to."""
+        ready = [end for end in self.ends() if (end.get("conditions") or {}).get("ready", True)]
+        return [(end.get("targetRef") or {}).get("name", "?") for end in ready]
+
+    def _is_of(self, pod: str, slot: Slot) -> bool:
+        return pod.startswith(f"{self._hold.target.of(slot)}-")

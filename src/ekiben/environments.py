@@ -171,6 +171,10 @@ class Environment(Table):
         "",
         description="HTTPRoute (Gateway API) with the active and the preview Service as backends; gets canary shares.",
     )
+    gateway: Annotated[str, _matching(rf"(({_LABEL}/)?{_LABEL})?")] = Field(
+        "", description="Gateway ([NAMESPACE/]NAME) of the HTTPRoute that is rendered; empty: the route is another's."
+    )
+    hostnames: tuple[Name, ...] = Field((), description="Host names of the HTTPRoute that is rendered.")
     canary_percent: int = Field(0, ge=0, le=50, description="Share that goes to the new colour first; 0: no canary.")
     watch: Watch = Field(default_factory=Watch)
     network: Network = Field(default_factory=Network)
@@ -183,6 +187,12 @@ class Environment(Table):
     )
     start_seconds: int = Field(60, ge=1, le=3600, description="How long a pod may take to become ready, in s.")
     longest_request_seconds: int = Field(30, ge=1, le=3600, description="What a request may take at most, in s.")
+
+    @model_validator(mode="after")
+    def _gateway_has_a_route(self) -> Self:
+        if self.gateway and not self.http_route:
+            raise ValueError("a gateway needs the name of the HTTPRoute: http_route")
+        return self
 
     @model_validator(mode="after")
     def _keda_has_a_source(self) -> Self:

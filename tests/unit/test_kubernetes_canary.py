@@ -14,8 +14,10 @@ from ekiben.errors import ConflictError, UnavailableError, UsageError
 from ekiben.platforms.kubernetes.canary import pods
 from ekiben.platforms.kubernetes.deliver import Trial, deliver
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
+from ekiben.platforms.kubernetes.route import Route
 from ekiben.platforms.kubernetes.smoke import smoke
 from ekiben.platforms.kubernetes.watch import watch
+from ekiben.platforms.manifests import groups
 from ekiben.platforms.manifests.names import Target
 from ekiben.rollout import show
 from ekiben.types import Outcome, Slot, Verdict
@@ -35,7 +37,7 @@ def wanted() -> Target:
 
 @pytest.fixture
 def cluster(wanted: Target) -> Cluster:
-    cluster = Cluster()
+    cluster = Cluster(custom=["httproutes"])
     set_up(cluster, wanted)
     return cluster
 
@@ -79,7 +81,7 @@ def widened(place: KubernetesPlatform, number: int) -> str:
     place.share(10)
     place.stage(bento(number), "test")
     token = place.widen(release(place, number), 10)
-    place.share_seen()
+    place.share_seen(token)
     return token
 
 
@@ -247,3 +249,98 @@ def test_the_shipped_role_is_enough(cluster: Cluster, wanted: Target, model: Mod
     for number in (1, 2):
         assert tried(platform(cluster, wanted, token="t"), number, lambda slot: PASS).passed
     assert live(cluster) == "b2"
+
+
+# ---- by an HTTPRoute
+
+
+@pytest.fixture
+def routed(cluster: Cluster) -> Target:
+    by_route = {"http_route": "digits-web", "gateway": "infra/public", "hostnames": ["digits.example"]}
+    wanted = target(watch=WATCH, replicas={"min": 9, "max": 20}, **by_route)
+    for manifest in groups.setup(wanted):
+        if manifest["kind"] == "Role":
+            role = cluster.get("roles", wanted.deployer)
+            cluster.store.put(cluster.resource("roles"), {**role, "rules": manifest["rules"]})
+        if manifest["kind"] == "HTTPRoute":
+            cluster.create(manifest)
+    return wanted
+
+
+def weights(cluster: Cluster) -> tuple[int, ...]:
+    (rule,) = cluster.get("httproutes", "digits-web")["spec"]["rules"]
+    assert [ref["name"] for ref in rule["backendRefs"]] == ["digits", "digits-preview"]
+    return tuple(ref["weight"] for ref in rule["backendRefs"])
+
+
+def test_a_route_shares_by_weights_and_the_selector_stays(cluster: Cluster, routed: Target, model: Model) -> None:
+    cluster.tokens["t"] = service_account("default", routed.deployer)
+    lines: list[str] = []
+    assert tried(platform(cluster, routed, token="t"), 1).passed
+    place = platform(cluster, routed, token="t", say=lines.append)
+    seen: dict[str, Any] = {}
+
+    def judge(slot: Slot) -> Verdict:
+        preview = cluster.get("services", "digits-preview")["spec"]["selector"]
+        seen.update(weights=weights(cluster), selector=selector(cluster), preview=preview, live=live(cluster))
+        return PASS
+
+    assert tried(place, 2, judge).passed
+    blue, green = ({**SHARED, "ekiben.dev/slot": slot} for slot in ("blue", "green"))
+    assert seen == {"weights": (90, 10), "selector": blue, "preview": green, "live": "b1"}
+    assert "green: canary: asked 10 %, weights 90:10 of HTTPRoute digits-web" in lines
+    assert (weights(cluster), selector(cluster), live(cluster)) == ((100, 0), green, "b2")
+    assert tried(place, 3, lambda slot: Verdict(outcome=Outcome.FAIL)).outcome is Outcome.FAIL
+    assert (weights(cluster), selector(cluster), live(cluster)) == ((100, 0), green, "b2")
+
+
+@pytest.mark.parametrize("again", ["deploy", "rollback"])
+def test_cut_off_with_weights_the_next_command_takes_them_back(
+    cluster: Cluster, routed: Target, model: Model, again: str
+) -> None:
+    deploy(platform(cluster, routed), 1)
+    widened(platform(cluster, routed), 2)
+    assert weights(cluster) == (90, 10)
+    cluster.advance(121)
+    if again == "deploy":
+        cluster.kubelet.behave(lambda pod: "-green-" in pod["metadata"]["name"], never_ready=True)
+        with pytest.raises(UnavailableError):
+            tried(platform(cluster, routed), 3)
+    else:
+        platform(cluster, routed).rollback("bob")
+    assert (weights(cluster), live(cluster)) == ((100, 0), "b1")
+
+
+def test_weights_that_come_late_come_to_nothing(cluster: Cluster, routed: Target, model: Model) -> None:
+    """Whoever asked for them was rolled back in between."""
+    deploy(platform(cluster, routed), 1)
+    place = platform(cluster, routed)
+    fence = Route(place.hold, "digits-web").fence()
+    token = widened(place, 2)
+    platform(cluster, routed).rollback("bob")
+    with pytest.raises(ConflictError):
+        Route(place.hold, "digits-web").share(10, fence, token)
+    assert weights(cluster) == (100, 0)
+
+
+def test_an_answer_that_is_lost_leaves_the_weights_as_asked(cluster: Cluster, routed: Target, model: Model) -> None:
+    deploy(platform(cluster, routed), 1)
+    cluster.fail("patch httproutes", lost=True)
+    widened(platform(cluster, routed), 2)
+    assert weights(cluster) == (90, 10)
+
+
+def test_a_route_without_the_preview_service_is_refused(cluster: Cluster, routed: Target, model: Model) -> None:
+    deploy(platform(cluster, routed), 1)
+    route = cluster.get("httproutes", "digits-web")
+    (rule,) = route["spec"]["rules"]
+    spec = {**route["spec"], "rules": [{**rule, "backendRefs": rule["backendRefs"][:1]}]}
+    cluster.store.put(cluster.resource("httproutes"), {**route, "spec": spec})
+    with pytest.raises(UsageError, match="digits and digits-preview in the backendRefs"):
+        tried(platform(cluster, routed), 2)
+    assert (live(cluster), replicas(cluster, "green")) == ("b1", 0)
+
+
+def test_a_gateway_needs_the_routes_name() -> None:
+    with pytest.raises(ValueError, match="a gateway needs the name of the HTTPRoute"):
+        target(gateway="infra/public")

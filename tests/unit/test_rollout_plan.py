@@ -9,6 +9,9 @@ from ekiben.rollout.plan import (
     Action,
     Claim,
     Live,
+    Narrow,
+    Narrowed,
+    Promoted,
     Retired,
     RolledBack,
     Serving,
@@ -19,9 +22,11 @@ from ekiben.rollout.plan import (
     Switch,
     Unclaim,
     Wanted,
+    Widen,
+    Widened,
     plan,
 )
-from ekiben.rollout.state import KEPT_RELEASES, Observed, ServiceState
+from ekiben.rollout.state import KEPT_RELEASES, Canary, Observed, ServiceState
 from ekiben.types import BentoRef, ModelVersion, Release, Slot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -188,3 +193,89 @@ def test_the_state_travels_as_json() -> None:
 def test_what_would_break_an_invariant_is_refused(change: object, said: str) -> None:
     with pytest.raises(ConflictError, match=said):
         change(CANDIDATE)  # type: ignore[operator]
+
+
+# ---- a canary: b2 in green has a share, b1 in blue is live; epoch 2
+
+TRIED = CANDIDATE.widened(Canary(slot="green", percent=10, by=ME, token="t"), bento(2), 1)
+ENDED = TRIED.narrowed("t", 2)
+NARROW = Narrow("blue", "t", 2)
+
+
+@pytest.mark.parametrize(
+    ("observed", "wanted", "actions"),
+    [
+        (seen(CANDIDATE), Widened(release("green", 2), 10, ME, "t"), [Widen("green", bento(2), 10, "t", 1)]),
+        (seen(TRIED), Widened(release("green", 2), 10, ME, "t"), []),
+        (seen(TRIED), Promoted(release("green", 2), ME, "t"), [Switch(release("green", 2), 2, keep=ME)]),
+        (
+            seen(TRIED, "blue green", "blue"),
+            Promoted(release("green", 2), ME, "t"),
+            [Start("green", bento(2)), Switch(release("green", 2), 2, keep=ME)],
+        ),
+        (seen(TRIED), Narrowed("t", ME), [NARROW]),
+        (seen(TRIED), Narrowed("another", ME), []),
+        (seen(ENDED), Narrowed("t", ME), []),
+        (seen(TRIED), Staged(bento(2), ME), [NARROW]),
+        (seen(TRIED), Staged(bento(1), YOU), [NARROW]),
+        (
+            seen(TRIED),
+            Live(THREE, YOU),
+            [NARROW, Claim("green", YOU, ME), Stage("green", bento(3), YOU, 3), Switch(THREE, 3, keep=YOU)],
+        ),
+        (seen(TRIED, "blue", "blue"), Retired(ME), [NARROW, Unclaim(ME)]),
+        (seen(TRIED), Retired(YOU), [NARROW, Claim("green", YOU, ME), Stop("green", YOU, 3), Unclaim(YOU)]),
+        (seen(TRIED, held="green"), Retired(YOU), []),
+        (seen(TRIED), Serving(), []),
+    ],
+)  # fmt: skip
+def test_plan_of_a_canary(observed: Observed, wanted: Wanted, actions: list[Action]) -> None:
+    assert plan(observed, wanted) == actions
+
+
+@pytest.mark.parametrize(
+    ("observed", "wanted", "said"),
+    [
+        (seen(TRIED, held="green"), Staged(bento(3), YOU), "green of digits is the canary of run-1"),
+        (seen(TRIED, held="green"), Live(release("green", 2), YOU), "green of digits is the canary of run-1"),
+        (seen(TRIED), Widened(release("green", 2), 10, ME, "mine"), "besides what is live"),
+        (seen(CANDIDATE), Widened(release("green", 2), 10, YOU, "t"), "for run-1"),
+        (seen(CANDIDATE), Widened(release("green", 3), 10, ME, "t"), "holds digits:b2"),
+        (seen(staged(EMPTY, 1), "", ""), Widened(release("blue", 1), 10, ME, "t"), "besides what is live"),
+        (seen(ENDED), Widened(release("green", 2), 10, ME, "t"), "somebody ended this canary"),
+        (seen(ENDED), Promoted(release("green", 2), ME, "t"), "somebody ended this canary"),
+        (seen(CANDIDATE), Promoted(release("green", 2), ME, "t"), "has no share"),
+    ],
+)
+def test_a_canary_is_nobody_elses(observed: Observed, wanted: Wanted, said: str) -> None:
+    with pytest.raises(ConflictError, match=said):
+        plan(observed, wanted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.claimed("blue", YOU, ""),
+        lambda s: s.claimed("green", YOU, ME),
+        lambda s: s.stopping("green", ME, 2),
+        lambda s: s.stopping("blue", ME, 2),
+        lambda s: s.staging("green", ME, 2),
+        lambda s: s.switched(release("green", 2), 1),
+        lambda s: s.narrowed("another", 2),
+        lambda s: s.narrowed("t", 1),
+        lambda s: s.widened(s.canary, bento(2), 2),
+        lambda s: s.narrowed("t", 2).widened(s.canary, bento(2), 1),
+        lambda s: s.narrowed("t", 2).widened(s.canary, bento(3), 3),
+        lambda s: s.narrowed("t", 2).stopping("green", ME, 3).widened(s.canary, bento(2), 3),
+    ],
+)
+def test_while_it_has_its_share_both_slots_stay_as_they_are(change: object) -> None:
+    with pytest.raises(ConflictError):
+        change(TRIED)  # type: ignore[operator]
+
+
+def test_a_canary_that_passed_is_live_and_none_any_more() -> None:
+    state = TRIED.switched(release("green", 2), 2, keep=ME)
+    assert (state.canary, state.selector, state.epoch, state.slots["blue"].claim) == (None, "green", 3, ME)
+    assert ServiceState.model_validate_json(TRIED.model_dump_json()) == TRIED
+    assert str(plan(seen(TRIED), Narrowed("t", ME))[0]) == "end the canary: all to blue, if the epoch is still 2"

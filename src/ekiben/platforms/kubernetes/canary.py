@@ -1,4 +1,5 @@
-"""A share of the traffic for a candidate: the selector names both colours, and their pods share alike.
+"""A share of the traffic for a candidate: the selector names both colours, and their pods share alike; or, where the
+environment has an HTTPRoute, that one gives it to the preview Service by weight (route.py).
 
 Selector, epoch and the note of who tries what move in one fenced patch, there and back. While the selector names both,
 nobody may claim, overwrite or stop either; see `rollout.state`.
@@ -9,6 +10,7 @@ from datetime import timedelta
 from ekiben.errors import ConflictError, UnavailableError
 from ekiben.platforms.kubernetes.colour import ATTEMPTS, SCALERS, Colours, fit
 from ekiben.platforms.kubernetes.hold import Hold
+from ekiben.platforms.kubernetes.route import Route
 from ekiben.platforms.kubernetes.state import CANARY, ENDED, at_version, canary_note, claim_key, sizes
 from ekiben.platforms.kubernetes.traffic import VERIFY_SECONDS, Traffic
 from ekiben.platforms.manifests import workload
@@ -76,33 +78,53 @@ class Canaries:
                 next_step="run the command again",
             )
         self._colours.hold_size(old, sizes(view.deployments[old]).wanted, claim)
-        canary = Canary(slot=slot, percent=action.percent, by=claim, token=action.token)
+        name = hold.target.settings.http_route
+        canary = Canary(slot=slot, percent=action.percent, by=claim, token=action.token, route=name)
         after = view.state.widened(canary, action.bento, action.epoch)
         made = {EPOCH: str(after.epoch), CANARY: canary_note(canary), claim_key(slot): str(hold.token(claim))}
-        hold.change_service(made, hold.target.selector())
+        hold.change_service(made, None if name else hold.target.selector())
 
     def narrow(self, action: Narrow) -> None:
         view = self._hold.known
         after = view.state.narrowed(action.token, action.epoch)
+        self.close_route()
         made = {EPOCH: str(after.epoch), CANARY: None, ENDED: action.token}
         self._hold.change_service(made, self._hold.target.selector(action.slot))
         self._hold.say(f"{action.slot}: has all traffic again")
 
-    def share_seen(self) -> str:
-        """The share as the endpoints have it, once both colours are among them. UnavailableError if they are not
-        within seconds."""
-        canary, deadline, pause = self._hold.known.canary, self._hold.now() + timedelta(seconds=VERIFY_SECONDS), 0.25
-        assert canary
+    def close_route(self) -> None:
+        """Where a route shares, the active Service gets all again."""
+        canary = self._hold.known.canary
+        if canary and canary.route:
+            Route(self._hold, canary.route).close()
+
+    def share_seen(self, token: str) -> str:
+        """The share that canary has, once it is seen. ConflictError if it was ended meanwhile; UnavailableError if it
+        does not come about within seconds."""
+        hold, pause = self._hold, 0.25
+        deadline = hold.now() + timedelta(seconds=VERIFY_SECONDS)
         while True:
+            hold.view = hold.known.with_service(hold.api.get(hold.path("v1", "services", hold.target.name)))
+            canary = hold.known.canary
+            if canary is None or canary.token != token:
+                raise ConflictError(
+                    f"somebody ended this canary of {hold.service}",
+                    wanted="a canary that is let run to its verdict",
+                    next_step="find out who rolled it back, and why, then deploy again",
+                )
+            if canary.route:
+                weights = Route(hold, canary.route).weights()
+                told = " and ".join(f"{active}:{preview}" for active, preview in sorted(weights))
+                return f"asked {canary.percent} %, weights {told} of HTTPRoute {canary.route}"
             seen = self._traffic.counts()
             new, every = seen[canary.slot], sum(seen.values())
             if new >= self._colours.size() and every > new:
                 return f"asked {canary.percent} %, {new} of {every} pods = {100 * new / every:.0f} %"
-            if self._hold.now() > deadline:
+            if hold.now() > deadline:
                 raise UnavailableError(
-                    f"the endpoints of {self._hold.target.name} are {new} pods of {canary.slot} among {every}",
+                    f"the endpoints of {hold.target.name} are {new} pods of {canary.slot} among {every}",
                     wanted=f"{self._colours.size()} of {canary.slot}, and some of {other(canary.slot)}",
                     next_step="look at the EndpointSlices, then deploy again",
                 )
-            self._hold.sleep(pause)
+            hold.sleep(pause)
             pause = min(2 * pause, 2.0)

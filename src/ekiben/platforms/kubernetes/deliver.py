@@ -75,10 +75,9 @@ def deliver(
 
 def _tried(place: KubernetesPlatform, release: Release, trial: Trial) -> Verdict:
     """With PASS the release is live; else what was live has all traffic again, and the candidate is stopped."""
-    token = ""
     try:
         token = place.widen(release, trial.percent)
-        place.hold.say(f"{release.slot}: canary: {place.share_seen()}")
+        place.hold.say(f"{release.slot}: canary: {place.share_seen(token)}")
         verdict = _judged(lambda: trial.judge(release.slot), release.bento)
         if verdict.passed:
             place.promote(release, token)
@@ -86,8 +85,7 @@ def _tried(place: KubernetesPlatform, release: Release, trial: Trial) -> Verdict
         place.narrow(token, f"canary of {release.bento}")
     except EkibenError:
         with contextlib.suppress(EkibenError):  # the first one says what is wrong
-            if token:
-                place.narrow(token, f"canary of {release.bento}")
+            place.end_own_canary(f"canary of {release.bento}")
             if place.observe().selector != release.slot:
                 place.retire()
         raise

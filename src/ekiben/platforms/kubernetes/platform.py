@@ -16,6 +16,7 @@ from ekiben.platforms.kubernetes.canary import Canaries, CanaryColours, pods
 from ekiben.platforms.kubernetes.colour import TEMPLATE, fit
 from ekiben.platforms.kubernetes.common import prepare
 from ekiben.platforms.kubernetes.hold import Hold
+from ekiben.platforms.kubernetes.route import Route
 from ekiben.platforms.kubernetes.state import (
     CANARY,
     HISTORY,
@@ -176,16 +177,21 @@ class KubernetesPlatform:
 
     def widen(self, release: Release, percent: int) -> str:
         """Give `release`, which must be staged by this command, that share of the traffic besides what is live.
-        Returns the canary's token, when its pods are seen to get traffic. ConflictError as in `switch`."""
+        Returns the canary's token. ConflictError as in `switch`."""
         self.share(percent)
-        token = secrets.token_hex(8)
+        token, name = secrets.token_hex(8), self.target.settings.http_route
         self.traffic.ends()  # who may not read the endpoints learns it before
+        fence = Route(self.hold, name).fence() if name else None
         self._reach(Widened(release, percent, self.hold.claim(release.run or release.by), token))
+        if name:
+            self.traffic.preview(release.slot)
+            Route(self.hold, name).share(percent, fence, token)
         return token
 
-    def share_seen(self) -> str:
-        """What share the canary has by now, in words; UnavailableError if its pods get no traffic."""
-        return self._canaries.share_seen()
+    def share_seen(self, token: str) -> str:
+        """What share that canary has by now, in words. ConflictError if it was ended; UnavailableError if its pods get
+        no traffic."""
+        return self._canaries.share_seen(token)
 
     def promote(self, release: Release, token: str) -> None:
         """Make canary `token` as big as what is live, then live alone. ConflictError if it was ended meanwhile."""
@@ -197,6 +203,12 @@ class KubernetesPlatform:
         """End that canary, if it is not over: what was live has all traffic again."""
         self._reach(Narrowed(token, self.hold.claim(by)))
         self.traffic.verify()
+
+    def end_own_canary(self, by: str) -> None:
+        """As `narrow`, whichever canary this command has under way."""
+        canary = self.hold.look().canary
+        if canary and canary.by.endswith(self.hold.holder):
+            self.narrow(canary.token, by)
 
     def retire(self) -> None:
         """Let the idle colour finish and scale it to 0, unless somebody else holds it; it keeps its Bento for a
@@ -334,6 +346,7 @@ class KubernetesPlatform:
             HISTORY: releases(after.history),
         }
         made |= {CANARY: None} if view.state.canary else {}
+        self._canaries.close_route()
         try:
             self.hold.change_service({**made, **claims}, self.target.selector(slot))
         except NoAnswerError:

@@ -1,6 +1,6 @@
 """The objects of a service, by who applies them and when. Order is fixed, so that a diff shows what has changed."""
 
-from ekiben.platforms.manifests import access, shared, workload
+from ekiben.platforms.manifests import access, route, shared, workload
 from ekiben.platforms.manifests.names import Delivery, Manifest, Target
 from ekiben.types import SLOTS, Release, Slot
 
@@ -12,8 +12,8 @@ def everything(target: Target, delivery: Delivery | None) -> list[Manifest]:
 
 
 def setup(target: Target) -> list[Manifest]:
-    """ServiceAccounts and the deployer's Role, which the deployer itself can not apply."""
-    return [*access.accounts(target), *access.deployer(target)]
+    """ServiceAccounts, the deployer's Role and the route, which the deployer itself can not apply."""
+    return [*access.accounts(target), *access.deployer(target), *route.http_route(target)]
 
 
 def common(target: Target) -> list[Manifest]:

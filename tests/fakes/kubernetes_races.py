@@ -243,6 +243,9 @@ class World:
         assert selector.get("ekiben.dev/service") == "digits", "a selector of whatever is there"
         assert selector.get("ekiben.dev/slot") in SLOTS or canary, "selector without a colour, and no canary"
         assert view.epoch in (was.epoch, was.epoch + 1)
+        assert view.epoch != was.epoch or not was.service or canary == was.state.canary, (
+            "a share moved, the epoch did not"
+        )
         if canary:
             held = view.deployments[canary.slot]
             assert held and held["spec"]["replicas"] > 0, "a canary was scaled to 0"

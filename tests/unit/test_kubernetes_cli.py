@@ -115,3 +115,16 @@ def test_a_cluster_that_is_not_there(root: Path) -> None:
     assert "http://127.0.0.1:1 cannot be reached" in err
     (root / "kubeconfig").unlink()
     assert "no kubeconfig" in ekiben(root, "status", *STAGING, code=2)[1]
+
+
+def test_a_canary_by_option(root: Path, cluster: Cluster) -> None:
+    deploy(root, 1)
+    planned, _ = deploy(root, 2, "--canary", "10%", "--dry-run")
+    assert planned.splitlines()[-2:] == [
+        "give green (digits:b2) 10 % as well, if the epoch is still 1",
+        "switch to green (digits:b2), if the epoch is still 2",
+    ]
+    out, err = deploy(root, 2, "--canary", "10%")
+    assert "green: canary: asked 10 %, 1 of 3 pods = 33 %" in err
+    assert out.splitlines()[-1] == "digits:b2 is live in green"
+    assert "'60%' is not a share from 0% to 50%" in deploy(root, 1, "--canary", "60%", code=2)[1]

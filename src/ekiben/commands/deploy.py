@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ekiben.config import Project
     from ekiben.loadtest.golden import Golden
     from ekiben.platforms.kubernetes.platform import KubernetesPlatform
+    from ekiben.rollout.plan import Action
     from ekiben.types import BentoRef, Release
 
 ENV_HELP = "Environment of pyproject.toml: [tool.ekiben.environments.ENV]."
@@ -64,7 +65,10 @@ def deploy(
     place.brings(delivered)
     percent = _percent(canary) if canary else target.settings.canary_percent
     if dry_run:
-        actions = [str(action) for action in place.plan(Live(release, run or release.by))]
+        planned = place.plan(Live(release, run or release.by))
+        actions = [
+            str(action) for action in (_shared_first(planned, percent) if place.last_seen().selector else planned)
+        ]
         _tell(actions if as_json else "\n".join(actions) or f"{candidate} is live already: nothing to do")
         return
     answers = _golden(golden, candidate)
@@ -116,6 +120,18 @@ def switch_over(place: "KubernetesPlatform", by: str) -> "Release":
     place.stage(place.delivery(known.bento), by)
     place.switch(release)
     return release
+
+
+def _shared_first(planned: "list[Action]", percent: int) -> "list[Action]":
+    """What is planned, with the canary before the switch."""
+    from dataclasses import replace
+
+    from ekiben.rollout.plan import Switch, Widen
+
+    if not percent or not planned or not isinstance(switch := planned[-1], Switch):
+        return planned
+    widen = Widen(switch.release.slot, switch.release.bento, percent, "", switch.epoch)
+    return [*planned[:-1], widen, replace(switch, epoch=switch.epoch + 1)]
 
 
 def _percent(text: str) -> int:

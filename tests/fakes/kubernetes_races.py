@@ -122,7 +122,7 @@ class Truth:
 class World:
     def __init__(self, wanted: Target, live: list[int], seed: int = 0) -> None:
         self.target = wanted
-        self.cluster = RacingCluster(seed=seed)
+        self.cluster = RacingCluster(["httproutes"], seed)
         set_up(self.cluster, wanted)
         self.late: list[Callable[[], object]] = []
         self.deployers: list[Deployer] = []
@@ -262,6 +262,10 @@ class World:
             assert state.active == state.history[-1]
         else:
             assert state.selector == was.state.selector or was.service is None
+        for route in self.cluster.store.every(("gateway.networking.k8s.io", "httproutes")):
+            (rule,) = route["spec"]["rules"]
+            share = rule["backendRefs"][1]["weight"]
+            assert not share or canary, "a share by weight that nobody accounts for"
         if state.selector and state.active:
             held = view.deployments[state.selector]
             assert held and held["spec"]["replicas"] > 0, "what is live was scaled to 0"

@@ -16,6 +16,7 @@ from tests.fakes.kubernetes_platform import bento, target
 from tests.fakes.kubernetes_races import FAILS_CANARY, FAILS_SMOKE, FAILS_WATCH, World, race
 
 WITHOUT = target(autoscaling={"kind": "none"})
+ROUTED = target(autoscaling={"kind": "none"}, http_route="digits", gateway="public")
 WITH = target(autoscaling={"kind": "cpu"})
 NUMBERS = st.sampled_from([1, 2, 3, 4, FAILS_SMOKE, FAILS_WATCH])
 WHO = st.integers(0, 2)
@@ -24,7 +25,7 @@ WHO = st.integers(0, 2)
 def _races(first: int, last: int) -> None:
     for seed in range(first, last):
         try:
-            race(WITH if seed % 3 == 0 else WITHOUT, seed)
+            race((WITH, WITHOUT, ROUTED)[seed % 3], seed)
         except Exception as error:
             error.add_note(f"race seed {seed}")
             raise

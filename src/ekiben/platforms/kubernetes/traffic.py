@@ -4,6 +4,7 @@ server."""
 from datetime import timedelta
 
 from ekiben.errors import UnavailableError
+from ekiben.platforms.kubernetes.api import TRIES, NoAnswerError
 from ekiben.platforms.kubernetes.hold import Hold
 from ekiben.platforms.manifests.names import PORT, PORT_NAME, Manifest
 from ekiben.types import SLOTS, Slot
@@ -18,7 +19,14 @@ class Traffic:
     def preview(self, slot: Slot) -> None:
         """The preview Service reaches that colour."""
         patch: list[Manifest] = [{"op": "add", "path": "/spec/selector", "value": self._hold.target.selector(slot)}]
-        self._hold.api.patch(self._hold.path("v1", "services", self._hold.target.preview), patch)
+        for attempt in range(TRIES):  # twice is as good as once
+            try:
+                self._hold.api.patch(self._hold.path("v1", "services", self._hold.target.preview), patch)
+                return
+            except NoAnswerError:
+                if attempt + 1 == TRIES:
+                    raise
+                self._hold.sleep(0.2 * 2**attempt)
 
     def ask_preview(self, route: str, body: bytes) -> tuple[int, bytes]:
         """POST to the preview Service, through the API server: status and body; status 0: no answer."""

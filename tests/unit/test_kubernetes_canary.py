@@ -101,7 +101,10 @@ def test_a_canary_that_passes_is_made_as_big_and_then_live(cluster: Cluster, wan
         seen.update(
             selector=selector(cluster), note=json.loads(notes(cluster)["ekiben.dev/canary"]), live=live(cluster)
         )
-        seen.update(ready=(ready(cluster, "green"), ready(cluster, "blue")), told=show.status(place.observe(), "url"))
+        seen.update(
+            ready=(ready(cluster, "green"), ready(cluster, "blue")),
+            told=show.status(platform(cluster, wanted).observe(), "url"),
+        )
         scaler = cluster.get("horizontalpodautoscalers", "digits-green")["spec"]
         seen.update(bounds=(scaler["minReplicas"], scaler["maxReplicas"]))
         verdict = watch(place, slot, lambda line: None)

@@ -92,7 +92,8 @@ class KubernetesPlatform:
 
     def observe(self) -> Observed:
         """What is live, staged, running, ready and claimed. A service that was never deployed is empty."""
-        return self._observed(self.hold.look(), at_size=True)
+        view = self.hold.look()
+        return self._observed(view, at_size=view.canary is None)  # a canary is meant to be smaller
 
     def last_seen(self) -> Observed:
         """As `observe`, from what is known already: no request is made."""

@@ -98,13 +98,13 @@ class Api:
         except AbsentError:
             return None
 
-    def create(self, path: str, thing: Json) -> Json:
+    def create(self, path: str, thing: Json, manager: str = SWITCH) -> Json:
         """ConflictError if it is there."""
-        return self._json("POST", path, {"fieldManager": SWITCH}, thing, "application/json")
+        return self._json("POST", path, {"fieldManager": manager}, thing, "application/json")
 
-    def patch(self, path: str, operations: list[Json]) -> Json:
+    def patch(self, path: str, operations: list[Json], manager: str = SWITCH) -> Json:
         """A JSON patch. ConflictError when one of its tests fails; NoAnswerError when nobody knows."""
-        return self._json("PATCH", path, {"fieldManager": SWITCH}, operations, _JSON_PATCH)
+        return self._json("PATCH", path, {"fieldManager": manager}, operations, _JSON_PATCH)
 
     def apply(self, path: str, thing: Json, force: bool = True) -> Json:
         """Server-side apply. Without `force`, ConflictError where somebody else owns a field."""

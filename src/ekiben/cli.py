@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ekiben.commands import deploy as deploying
-from ekiben.commands import loadtest
+from ekiben.commands import loadtest, workflow
 from ekiben.commands.autoscale import autoscale
 from ekiben.commands.deploy import deploy
 from ekiben.commands.render import render
@@ -31,8 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would more than double the time to this text
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-workflow = typer.Typer(help="The workflows as Argo documents.", no_args_is_help=True)
-app.add_typer(workflow, name="workflow")
+app.add_typer(workflow.app, name="workflow")
 app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(tracker.app, name="tracker")
 app.command()(render)
@@ -50,7 +49,7 @@ def run(
     recipe: Annotated[str, typer.Argument(help="Recipe: a folder below bentos/; by default the project's own.")] = "",
     param: Annotated[list[str] | None, typer.Option(help="Recipe parameter, such as label_noise=0.6.")] = None,
     slo: Annotated[list[str] | None, typer.Option(help="Service-level objective to override: p99=50ms.")] = None,
-    workflow: Annotated[str, typer.Option(help="Workflow: a module below workflows/.")] = "release",
+    name: Annotated[str, typer.Option("--workflow", help="Workflow: a module below workflows/.")] = "release",
     as_json: JsonFlag = False,
 ) -> None:
     """Run a workflow on this machine: from data to live traffic.
@@ -59,7 +58,7 @@ def run(
     """
     from ekiben.pipeline import rehearsal
 
-    code = rehearsal.run(_project(), workflow, recipe, _pairs("--param", param or []), slo or [], as_json=as_json)
+    code = rehearsal.run(_project(), name, recipe, workflow.pairs("--param", param or []), slo or [], as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -272,27 +271,6 @@ def down(service: Service = "") -> None:
     _out("stopped")
 
 
-@workflow.command()
-def export(
-    name: Annotated[str, typer.Argument(help="Workflow: a module below workflows/.")] = "release",
-    write: Annotated[
-        bool, typer.Option("--write", help="Write it beside its definition instead of printing it.")
-    ] = False,
-) -> None:
-    """Print the workflow as the Argo document that `ekiben run` executes and Argo accepts.
-
-    Example: ekiben workflow export release > release.yaml
-    """
-    from ekiben.pipeline import definitions
-
-    project = _project()
-    text = definitions.export(project, name)
-    if write:
-        definitions.golden(project, name).write_text(text)
-    else:
-        sys.stdout.write(text)
-
-
 def _project() -> "Project":
     from ekiben.config import Project
 
@@ -317,13 +295,6 @@ def _place(service: str, env: str) -> "LocalPlatform | KubernetesPlatform":
 
 
 _me = deploying.me
-
-
-def _pairs(flag: str, texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise UsageError(f"{flag}: {text!r} is not name=value")
-    return dict(text.split("=", 1) for text in texts)
 
 
 def _out(value: object) -> None:

@@ -1,0 +1,201 @@
+"""`ekiben workflow`: the project's workflows as Argo documents, and their runs on Argo."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ekiben.errors import UsageError
+
+if TYPE_CHECKING:
+    from ekiben.config import Project
+    from ekiben.pipeline import argo
+    from ekiben.pipeline.argo.client import Client
+
+app = typer.Typer(help="The workflows as Argo documents, and their runs.", no_args_is_help=True)
+
+Env = Annotated[
+    str,
+    typer.Option(
+        help="Environment of pyproject.toml: its context and namespace. By default the kubeconfig's own, or what "
+        "ARGO_SERVER and ARGO_NAMESPACE name."
+    ),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+RunName = Annotated[str, typer.Argument(help="Run: the name of a Workflow in the cluster.")]
+INTERRUPTED = 130
+"""Exit code of a command that was interrupted, as shells have it for Ctrl-C."""
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="Workflow: a module below workflows/.")] = "release",
+    write: Annotated[
+        bool, typer.Option("--write", help="Write it beside its definition instead of printing it.")
+    ] = False,
+) -> None:
+    """Print the workflow as the Argo document that `ekiben run` executes and Argo accepts.
+
+    Example: ekiben workflow export release > release.yaml
+    """
+    from ekiben.pipeline import definitions
+
+    project = _project()
+    text = definitions.export(project, name)
+    if write:
+        definitions.golden(project, name).write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+@app.command()
+def submit(
+    name: Annotated[str, typer.Argument(help="WorkflowTemplate in the cluster, or a file: FILE.yaml.")],
+    env: Env = "",
+    param: Annotated[list[str] | None, typer.Option(help="Parameter, such as recipe=digits.")] = None,
+    key: Annotated[str, typer.Option(help="What is submitted twice with the same key runs once.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it is over.")] = False,
+    timeout: Annotated[float | None, typer.Option(help="With --wait: at most so many seconds.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Workflow only.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Start a workflow on Argo: what the cluster holds under this name, or a file as it stands.
+
+    Example: ekiben workflow submit release --env staging --param recipe=digits --wait
+    """
+    from ekiben.pipeline import argo
+
+    client = connected(env)
+    document = _file(name) if name.endswith((".yaml", ".yml", ".json")) else name
+    values = pairs("--param", param or [])
+    if dry_run:
+        import yaml
+
+        made = argo.prepared(client, document, values, key)
+        out(made if as_json else yaml.safe_dump(made, sort_keys=False).rstrip())
+        return
+    run = argo.submit(document, values, client=client, key=key)
+    if wait:
+        _watched(run, timeout, as_json)
+    else:
+        out({"run": run.name, "namespace": run.namespace, "uid": run.uid} if as_json else run.name)
+
+
+@app.command()
+def watch(
+    run: RunName,
+    env: Env = "",
+    timeout: Annotated[float | None, typer.Option(help="At most so many seconds.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a run's steps until it is over: phase, duration and what each waits for. Its end is the exit code.
+
+    Example: ekiben workflow watch release-x7k2p --env staging
+    """
+    from ekiben.pipeline import argo
+
+    _watched(argo.find(run, client=connected(env)), timeout, as_json)
+
+
+@app.command()
+def logs(
+    run: RunName,
+    env: Env = "",
+    step: Annotated[str, typer.Option(help="Step: its path, its last part, or its template.")] = "",
+    tail: Annotated[int | None, typer.Option(help="Only so many last lines of each pod.", min=0)] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
+) -> None:
+    """Print what the steps of a run wrote.
+
+    Example: ekiben workflow logs release-x7k2p --step train
+    """
+    from ekiben.pipeline import argo
+
+    found = argo.find(run, client=connected(env))
+    try:
+        for name, line in argo.logs(found, step, tail=tail, keep_on=follow):
+            sys.stdout.write(f"{line}\n" if step else f"{name:<20} | {line}\n")
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def stop(
+    run: RunName,
+    env: Env = "",
+    now: Annotated[bool, typer.Option("--now", help="At once, without its exit handler.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """End a run. Its exit handler still runs, which takes back what it deployed; with --now it does not.
+
+    Example: ekiben workflow stop release-x7k2p --env staging
+    """
+    from ekiben.pipeline import argo
+
+    found = argo.find(run, client=connected(env))
+    (argo.terminate if now else argo.stop)(found)
+    how = "at once" if now else "after its exit handler"
+    out({"run": found.name, "stopped": "Terminate" if now else "Stop"} if as_json else f"{found.name} ends {how}")
+
+
+def connected(env: str) -> "Client":
+    """Argo as the environment's table names it; '' for what the kubeconfig or ARGO_SERVER name."""
+    from ekiben.pipeline.argo.client import connect
+
+    if not env:
+        return connect()
+    project = _project()
+    settings = project.environment(env, project.settings.recipe)
+    return connect(settings.context, settings.namespace)
+
+
+def pairs(flag: str, texts: list[str]) -> dict[str, str]:
+    """name=value as a dictionary; UsageError for what is none."""
+    for text in texts:
+        if "=" not in text:
+            raise UsageError(f"{flag}: {text!r} is not name=value")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def out(value: Any) -> None:
+    sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
+
+
+def _watched(run: "argo.Run", timeout: float | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from ekiben.pipeline import argo
+    from ekiben.pipeline.argo import show
+    from ekiben.pipeline.argo.display import display
+
+    try:
+        with display(run.client, Console(stderr=True)) as shown:
+            status = argo.wait(run, timeout, shown)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{run.name} goes on: `ekiben workflow watch {run.name}`, or `ekiben workflow stop`\n")
+        raise typer.Exit(INTERRUPTED) from None
+    out(show.as_json(status, run.namespace) if as_json else f"{run.name} {status.phase}")
+
+
+def _file(name: str) -> Any:
+    from pathlib import Path
+
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(name).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {name}: {error}", wanted="a Workflow document as YAML") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name} is not YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{name} holds no workflow", wanted="one document with kind and spec")
+    return found
+
+
+def _project() -> "Project":
+    from ekiben.config import Project
+
+    return Project.here()

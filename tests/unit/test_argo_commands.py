@@ -1,0 +1,195 @@
+"""`ekiben workflow …` as a person calls it: against the fake API server, with Argo's fake controller, on a socket.
+
+It stands on Argo Workflows 4.1 (see test_argo_submit.py). Time runs twentyfold there.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.fakes.argo import controller as fake
+from tests.fakes.argo.controller import Controller
+from tests.fakes.kubernetes.cluster import Cluster
+from tests.fakes.kubernetes.http import served, write_kubeconfig
+from tests.unit.test_argo_submit import RELEASE
+
+PROJECT = """
+[tool.ekiben.environments.staging]
+context = "fake"
+namespace = "ml"
+[tool.ekiben.environments.elsewhere]
+context = "no-such-context"
+"""
+AT_ONCE = json.loads(json.dumps(RELEASE))
+AT_ONCE["spec"]["templates"][2]["dag"]["tasks"] = [{"name": "train", "template": "train"}]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "bentofile.yaml").touch()
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    return tmp_path
+
+
+@pytest.fixture
+def cluster(root: Path) -> Iterator[Cluster]:
+    made = fake.cluster()
+    made.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ml"}}, "")
+    made.create(AT_ONCE, "ml")
+    with served(made, speed=20) as url:
+        write_kubeconfig(root / "kubeconfig", url, token="planted-token", namespace="ml")
+        yield made
+
+
+@pytest.fixture
+def controller(cluster: Cluster) -> Controller:
+    return Controller(cluster)
+
+
+def started(root: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
+    variables = {**os.environ, "KUBECONFIG": str(root / "kubeconfig"), **env}
+    variables.pop("ARGO_SERVER", None) if "ARGO_SERVER" not in env else None
+    return subprocess.Popen(
+        [sys.executable, "-m", "ekiben.cli", *args],
+        cwd=root,
+        env=variables,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def ekiben(root: Path, *args: str, code: int = 0, **env: str) -> tuple[str, str]:
+    """What it wrote to stdout and stderr."""
+    process = started(root, *args, **env)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, out + err
+    assert "planted-token" not in out + err
+    assert "Traceback" not in err
+    return out, err
+
+
+def test_submitted_and_waited_for(root: Path, cluster: Cluster, controller: Controller) -> None:
+    controller.behave("train", seconds=20)
+    out, err = ekiben(root, "workflow", "submit", "release", "--env", "staging", "--param", "recipe=cats", "--wait")
+    assert out.endswith(" Succeeded\n")
+    assert "train                Pending: ContainerCreating" in err
+    assert "train                Running" in err
+    assert "train                Succeeded after 2" in err
+    (sent,) = cluster.objects("workflows", "ml")
+    assert sent["spec"]["workflowTemplateRef"] == {"name": "release"}
+
+
+def test_json_is_one_object(root: Path, cluster: Cluster, controller: Controller) -> None:
+    out, _ = ekiben(root, "workflow", "submit", "release", "--wait", "--json")
+    told = json.loads(out)
+    assert told["phase"] == "Succeeded"
+    assert [step["name"] for step in told["steps"]] == ["train", "onExit.conclude"]
+    out, _ = ekiben(root, "workflow", "submit", "release", "--json")
+    assert json.loads(out)["namespace"] == "ml"
+
+
+def test_a_failure_is_told_and_is_the_exit_code(root: Path, cluster: Cluster, controller: Controller) -> None:
+    controller.behave("train", exit_code=1, log="reading\nno such file: data.csv")
+    out, err = ekiben(root, "workflow", "submit", "release", "--wait", "--json", code=8)
+    assert "no such file: data.csv" in err
+    assert json.loads(out)["error"]["kind"] == "StepError"
+    run = cluster.objects("workflows", "ml")[0]["metadata"]["name"]
+    _, err = ekiben(root, "workflow", "watch", run, code=8)
+    assert "no such file: data.csv" in err
+    out, _ = ekiben(root, "workflow", "logs", run, "--step", "train", "--tail", "1")
+    assert out == "no such file: data.csv\n" * 3
+    out, _ = ekiben(root, "workflow", "logs", run)
+    assert "train                | reading\n" in out
+
+
+def test_why_it_waits_is_shown(root: Path, cluster: Cluster, controller: Controller) -> None:
+    cluster.kubelet.behave("example/pipeline", unschedulable="1 Insufficient nvidia.com/gpu")
+    _, err = ekiben(root, "workflow", "submit", "release", "--wait", "--timeout", "2", code=4)
+    assert "Pending: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu" in err
+    assert "is not over after 2 s: train Pending (Unschedulable" in err
+
+
+def test_stopped(root: Path, cluster: Cluster, controller: Controller) -> None:
+    controller.behave("train", seconds=100_000)
+    run = ekiben(root, "workflow", "submit", "release")[0].strip()
+    assert ekiben(root, "workflow", "stop", run)[0] == f"{run} ends after its exit handler\n"
+    assert "Stopped with strategy" in ekiben(root, "workflow", "watch", run, code=8)[1]
+    assert "is over already" in ekiben(root, "workflow", "stop", run, code=2)[1]
+
+
+def test_a_dry_run_changes_nothing(root: Path, cluster: Cluster) -> None:
+    out, _ = ekiben(root, "workflow", "submit", "release", "--dry-run", "--param", "recipe=cats")
+    assert yaml.safe_load(out)["spec"]["arguments"]["parameters"] == [{"name": "recipe", "value": "cats"}]
+    assert cluster.objects("workflows", "ml") == []
+
+
+def test_a_file_runs_as_it_stands(root: Path, cluster: Cluster, controller: Controller) -> None:
+    (root / "mine.yaml").write_text(yaml.safe_dump(AT_ONCE))
+    ekiben(root, "workflow", "submit", "mine.yaml", "--wait")
+    assert "templates" in cluster.objects("workflows", "ml")[0]["spec"]
+    (root / "other.yaml").write_text("- a list")
+    assert "holds no workflow" in ekiben(root, "workflow", "submit", "other.yaml", code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "seen"),
+    [
+        (("submit", "nothing"), 3, "no WorkflowTemplate nothing in http://"),
+        (("submit", "release", "--param", "recipee=x"), 2, "release has no parameter 'recipee'"),
+        (("submit", "release", "--param", "recipe"), 2, "is not name=value"),
+        (("submit", "release", "--env", "elsewhere"), 2, "no context 'no-such-context'"),
+        (("submit", "release", "--env", "nowhere"), 3, "no environment 'nowhere'"),
+        (("watch", "nothing"), 3, "no Workflow nothing in http://"),
+        (("logs", "nothing"), 3, "no Workflow nothing"),
+        (("stop", "nothing"), 3, "no Workflow nothing"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(
+    root: Path, cluster: Cluster, args: tuple[str, ...], code: int, seen: str
+) -> None:
+    assert seen in ekiben(root, "workflow", *args, code=code)[1]
+
+
+def test_who_stops_watching_does_not_stop_the_run(root: Path, cluster: Cluster, controller: Controller) -> None:
+    import signal
+
+    controller.behave("train", seconds=100_000)
+    process = started(root, "workflow", "submit", "release", "--wait")
+    assert process.stderr is not None
+    while "train                Running" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on" in err
+    assert cluster.objects("workflows", "ml")[0]["status"]["phase"] == "Running"
+
+
+def test_a_terminal_gets_a_table_that_moves(root: Path, cluster: Cluster, controller: Controller) -> None:
+    controller.behave("train", seconds=40)
+    shown, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ekiben.cli", "workflow", "submit", "release", "--wait"],
+        cwd=root,
+        env={**os.environ, "KUBECONFIG": str(root / "kubeconfig"), "TERM": "xterm", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    seen = b""
+    try:
+        while chunk := os.read(shown, 65536):
+            seen += chunk
+    except OSError:  # the other end has closed: that is how a terminal ends on Linux
+        pass
+    assert process.wait(timeout=60) == 0
+    text = seen.decode()
+    assert "Running" in text
+    assert text.rindex("onExit.conclude") < text.rindex("Succeeded")

@@ -1,5 +1,6 @@
 """`ekiben workflow`: the project's workflows as Argo documents, and their runs on Argo."""
 
+import dataclasses
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +51,40 @@ def export(
 
 
 @app.command()
+def lint(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Modules below workflows/, or files: FILE.yaml; by default all modules.")
+    ] = None,
+    crds: Annotated[
+        str,
+        typer.Option(
+            envvar="EKIBEN_ARGO_CRDS", help="Folder with Argo's full definitions as JSON: finds unknown fields."
+        ),
+    ] = "",
+    imports: Annotated[bool, typer.Option(help="Whether the steps' functions must be importable here.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find what is wrong with workflows before Argo does, or fails to: references, arguments, edges, imports.
+
+    Example: ekiben workflow lint release
+    """
+    from pathlib import Path
+
+    from ekiben.pipeline.checks import gather
+
+    found = gather.mistakes(_project(), names or [], Path(crds) if crds else None, imports=imports)
+    problems = [(name, problem) for name, each in found.items() for problem in each]
+    if as_json:
+        told = [{"document": name, **dataclasses.asdict(problem)} for name, problem in problems]
+        out({"checked": list(found), "problems": told})
+    else:
+        for name, each in found.items():
+            out("\n".join(f"{name}: {problem}" for problem in each) or f"{name}: no mistakes")
+    if problems:
+        raise typer.Exit(UsageError.exit_code)
+
+
+@app.command()
 def submit(
     name: Annotated[str, typer.Argument(help="WorkflowTemplate in the cluster, or a file: FILE.yaml.")],
     env: Env = "",
@@ -64,10 +99,10 @@ def submit(
 
     Example: ekiben workflow submit release --env staging --param recipe=digits --wait
     """
-    from ekiben.pipeline import argo
+    from ekiben.pipeline import argo, definitions
 
     client = connected(env)
-    document = _file(name) if name.endswith((".yaml", ".yml", ".json")) else name
+    document = definitions.file(name)[0] if definitions.is_file(name) else name
     values = pairs("--param", param or [])
     if dry_run:
         import yaml
@@ -177,22 +212,6 @@ def _watched(run: "argo.Run", timeout: float | None, as_json: bool) -> None:
         sys.stderr.write(f"\n{run.name} goes on: `ekiben workflow watch {run.name}`, or `ekiben workflow stop`\n")
         raise typer.Exit(INTERRUPTED) from None
     out(show.as_json(status, run.namespace) if as_json else f"{run.name} {status.phase}")
-
-
-def _file(name: str) -> Any:
-    from pathlib import Path
-
-    import yaml
-
-    try:
-        found = yaml.safe_load(Path(name).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {name}: {error}", wanted="a Workflow document as YAML") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{name} is not YAML: {error}") from None
-    if not isinstance(found, dict):
-        raise UsageError(f"{name} holds no workflow", wanted="one document with kind and spec")
-    return found
 
 
 def _project() -> "Project":

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from ekiben.config import Project
-from ekiben.errors import NotFoundError
+from ekiben.errors import NotFoundError, UsageError
 
 STEPS = "steps"
 """The module beside the workflows that holds what they are made of."""
@@ -32,3 +32,21 @@ def export(project: Project, name: str) -> str:
 def golden(project: Project, name: str) -> Path:
     """Where a workflow's committed YAML lies: beside its definition."""
     return project.root / "workflows" / f"{name}.yaml"
+
+
+def is_file(name: str) -> bool:
+    """Whether a person means a file and not a workflow below workflows/."""
+    return name.endswith((".yaml", ".yml", ".json"))
+
+
+def file(name: str) -> list[dict[str, Any]]:
+    """The documents of a YAML file, at least one. UsageError for a file that holds none."""
+    try:
+        found = [each for each in yaml.safe_load_all(Path(name).read_text()) if each is not None]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {name}: {error}", wanted="a Workflow document as YAML") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name} is not YAML: {error}") from None
+    if not found or not all(isinstance(each, dict) for each in found):
+        raise UsageError(f"{name} holds no workflow", wanted="documents with kind and spec")
+    return found

@@ -85,6 +85,38 @@ def lint(
 
 
 @app.command()
+def apply(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Modules below workflows/, or files: FILE.yaml; by default all modules.")
+    ] = None,
+    env: Env = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change only.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take over fields that another manager has set.")] = False,
+    check: Annotated[bool, typer.Option("--lint/--no-lint", help="Whether mistakes are refused before.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring workflow templates, schedules and event bindings into a cluster, and show what that changes there.
+
+    Example: ekiben workflow apply release --env staging --dry-run
+    """
+    from ekiben.pipeline.argo import install
+    from ekiben.pipeline.checks import gather
+
+    project = _project()
+    if check:
+        gather.require_none(gather.mistakes(project, names or [], None, imports=False))
+    documents = [each for found in gather.documents(project, names or []).values() for each in found]
+    place = install.Place.configured(*_where(env))
+    changes = place.planned(documents, force)
+    if not dry_run:
+        place.apply(documents, force)
+    if as_json:
+        out({"applied": not dry_run, "changes": [dataclasses.asdict(change) for change in changes]})
+    else:
+        out("\n".join(str(change) for change in changes))
+
+
+@app.command()
 def submit(
     name: Annotated[str, typer.Argument(help="WorkflowTemplate in the cluster, or a file: FILE.yaml.")],
     env: Env = "",
@@ -179,11 +211,16 @@ def connected(env: str) -> "Client":
     """Argo as the environment's table names it; '' for what the kubeconfig or ARGO_SERVER name."""
     from ekiben.pipeline.argo.client import connect
 
+    return connect(*_where(env))
+
+
+def _where(env: str) -> tuple[str, str]:
+    """Context and namespace; '' for what the kubeconfig says itself."""
     if not env:
-        return connect()
+        return "", ""
     project = _project()
     settings = project.environment(env, project.settings.recipe)
-    return connect(settings.context, settings.namespace)
+    return settings.context, settings.namespace
 
 
 def pairs(flag: str, texts: list[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from ekiben.config import Project
-from ekiben.errors import EkibenError, NotFoundError
+from ekiben.errors import EkibenError, NotFoundError, UsageError
 from ekiben.pipeline import checks, definitions
 from ekiben.pipeline.checks import schema
 from ekiben.pipeline.checks.problem import Problem
@@ -24,10 +24,9 @@ def mistakes(
     """
     if crds is not None and not crds.is_dir():
         raise NotFoundError(f"no such folder: {crds}", wanted="Argo's custom resource definitions, as JSON")
-    own = [each for each in project.names("workflows", "*.py") if each != definitions.STEPS]
-    documents = {name: _documents(project, name) for name in names or own}
-    known = _templates(each for found in documents.values() for each in found)
-    for name in set(own) - set(documents):
+    asked = documents(project, names)
+    known = _templates(each for found in asked.values() for each in found)
+    for name in set(_own(project)) - set(asked):
         if definitions.golden(project, name).is_file():  # as committed: what others refer to is not what is checked
             known = {**_templates(definitions.file(str(definitions.golden(project, name)))), **known}
 
@@ -41,13 +40,29 @@ def mistakes(
         return "" if callable(made) else "it is no function"
 
     found: dict[str, list[Problem]] = {}
-    for name, each in documents.items():
+    for name, each in asked.items():
         found[name] = []
         for document in each:
             found[name] += checks.check(document, known, importable if imports else None)
             if crds is not None:
                 found[name] += schema.problems(document, crds)
     return found
+
+
+def documents(project: Project, names: Sequence[str]) -> dict[str, list[Json]]:
+    """The documents of modules below workflows/ or of files, by what was asked for; of all modules where nothing is."""
+    return {name: _documents(project, name) for name in names or _own(project)}
+
+
+def require_none(found: Mapping[str, Sequence[Problem]]) -> None:
+    """UsageError, with all of them, where there are mistakes."""
+    lines = [f"{name}: {problem}" for name, each in found.items() for problem in each]
+    if lines:
+        raise UsageError("\n".join(lines), wanted="workflows without mistakes", next_step="ekiben workflow lint")
+
+
+def _own(project: Project) -> list[str]:
+    return [each for each in project.names("workflows", "*.py") if each != definitions.STEPS]
 
 
 def _documents(project: Project, name: str) -> list[Json]:

@@ -106,9 +106,11 @@ class Api:
         """A JSON patch. ConflictError when one of its tests fails; NoAnswerError when nobody knows."""
         return self._json("PATCH", path, {"fieldManager": manager}, operations, _JSON_PATCH)
 
-    def apply(self, path: str, thing: Json, force: bool = True) -> Json:
-        """Server-side apply. Without `force`, ConflictError where somebody else owns a field."""
+    def apply(self, path: str, thing: Json, force: bool = True, dry_run: bool = False) -> Json:
+        """Server-side apply. Without `force`, ConflictError where somebody else owns a field. A dry run changes
+        nothing, and returns what would be there."""
         params = {"fieldManager": APPLIER, **({"force": "true"} if force else {})}
+        params |= {"dryRun": "All"} if dry_run else {}
         return self._json("PATCH", path, params, thing, _APPLY)
 
     def text(self, path: str, params: Mapping[str, str] | None = None) -> str:

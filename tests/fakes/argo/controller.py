@@ -8,7 +8,7 @@ templates, onExit, shutdown, suspension, references to templates, packed node st
 import copy
 import gzip
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -101,6 +101,16 @@ class Controller:
                 if made != workflow:
                     self.store.put(self.workflows, made)
 
+    @staticmethod
+    def unpacked(text: str) -> Json:
+        """What compressedNodes hold."""
+        found: Json = json.loads(gzip.decompress(b64decode(text)))
+        return found
+
+    @staticmethod
+    def packed(nodes: Json) -> str:
+        return b64encode(gzip.compress(json.dumps(nodes).encode(), mtime=0)).decode()
+
     def conduct(self, template: str) -> Conduct:
         return self._conduct.get(template, Conduct())
 
@@ -112,8 +122,8 @@ class _Operation:
         self.of, self.workflow, self.clock = controller, workflow, controller.clock
         self.name, self.namespace = workflow["metadata"]["name"], workflow["metadata"]["namespace"]
         self.status: Json = workflow.setdefault("status", {})
-        if self.status.get("compressedNodes"):
-            self.nodes: Json = json.loads(gzip.decompress(_decoded(self.status.pop("compressedNodes"))))
+        if self.status.get("compressedNodes") and not self.status.get("nodes"):
+            self.nodes: Json = Controller.unpacked(self.status.pop("compressedNodes"))
         else:
             self.nodes = self.status.setdefault("nodes", {})
 
@@ -155,7 +165,7 @@ class _Operation:
     def _pack(self) -> None:
         if self.of.packs and self.nodes:
             self.status.pop("nodes", None)
-            self.status["compressedNodes"] = b64encode(gzip.compress(json.dumps(self.nodes).encode(), mtime=0)).decode()
+            self.status["compressedNodes"] = Controller.packed(self.nodes)
 
     def _phase(self, phase: str) -> None:
         self.status["phase"] = phase
@@ -403,12 +413,6 @@ class _Operation:
 def _into(node: Json, changes: Json) -> Json:
     node |= changes
     return node
-
-
-def _decoded(text: str) -> bytes:
-    from base64 import b64decode
-
-    return b64decode(text)
 
 
 def _named(expression: str, known: dict[str, str]) -> set[str]:

@@ -3,7 +3,8 @@
 run = argo.submit(release.define(), parameters={"recipe": "digits"}, namespace="ml")
 argo.wait(run, timeout=3600)
 
-A document runs as it stands; the name of a WorkflowTemplate runs what the cluster holds under it. By Kubernetes' API.
+A document runs as it stands; the name of a WorkflowTemplate runs what the cluster holds under it. By Kubernetes' API,
+or by the Argo Server's where ARGO_SERVER is set.
 """
 
 import uuid

@@ -1,5 +1,6 @@
 """The two ways to Argo behind one interface: Kubernetes' API, which is always there, and the Argo Server's."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol
 
@@ -50,7 +51,12 @@ class Client(Protocol):
 
 
 def connect(context: str = "", namespace: str = "") -> Client:
-    """By the kubeconfig's context ('' for the current one). The namespace is the context's own where none is given."""
+    """By ARGO_SERVER where it is set, as Argo's own command has it; else by the kubeconfig's context ('' for the
+    current one). The namespace is ARGO_NAMESPACE or the context's own where none is given."""
+    if os.environ.get("ARGO_SERVER"):
+        from ekiben.pipeline.argo.server import Server
+
+        return Server.configured(namespace)
     from ekiben.pipeline.argo.cluster import Cluster
     from ekiben.platforms.kubernetes.api import Api, configured
 

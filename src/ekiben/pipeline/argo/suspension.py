@@ -67,32 +67,40 @@ def _with(found: Mapping[str, Json], node: Json) -> dict[str, Json]:
     return {key: node if each["id"] == node["id"] else each for key, each in found.items()}
 
 
-def _ended(node: Json, outputs: Mapping[str, str], message: str, now: datetime) -> tuple[Json, dict[str, str]]:
-    """The node as it ends, and the outputs that are the workflow's too (globalName)."""
-    made = copy.deepcopy(node)
-    parameters = (made.get("outputs") or {}).get("parameters") or []
+def supplied(node: Json, outputs: Mapping[str, str]) -> dict[str, str]:
+    """The value of everything that the node asks for: what is given, or its default. UsageError as in `resumed`."""
+    parameters = (node.get("outputs") or {}).get("parameters") or []
     inputs = {each["name"]: each for each in (node.get("inputs") or {}).get("parameters") or ()}
     name = node.get("displayName") or node["name"]
     check(inputs, {each["name"]: each.get("value") for each in parameters}, outputs, name)
-    shared = {}
+    found: dict[str, str] = {}
     for each in parameters:
         source = each.get("valueFrom") or {}
-        if each["name"] in outputs:
-            if source.get("supplied") is None:
+        if source.get("supplied") is None:
+            if each["name"] in outputs:
                 raise UsageError(f"{each['name']} of {name} is not asked for, or was given before")
-            value = outputs[each["name"]]
-        elif source.get("supplied") is None:
-            continue
+        elif each["name"] in outputs:
+            found[each["name"]] = outputs[each["name"]]
         elif source.get("default") is not None:
-            value = source["default"]
+            found[each["name"]] = source["default"]
         else:
             raise UsageError(
-                f"{name} waits for {each['name']}, which has no default", wanted=f"--output {each['name']}=…"
+                f"{name} waits for {each['name']}, which has no default", wanted=f"a value for {each['name']}"
             )
-        each["value"] = value
-        del each["valueFrom"]
-        if each.get("globalName"):
-            shared[each["globalName"]] = value
+    return found
+
+
+def _ended(node: Json, outputs: Mapping[str, str], message: str, now: datetime) -> tuple[Json, dict[str, str]]:
+    """The node as it ends, and the outputs that are the workflow's too (globalName)."""
+    made = copy.deepcopy(node)
+    values = supplied(node, outputs)
+    shared = {}
+    for each in (made.get("outputs") or {}).get("parameters") or []:
+        if each["name"] in values:
+            each["value"] = values[each["name"]]
+            del each["valueFrom"]
+            if each.get("globalName"):
+                shared[each["globalName"]] = each["value"]
     made |= {"phase": "Succeeded", "finishedAt": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
     if message:
         made["message"] = message

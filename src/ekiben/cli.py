@@ -10,6 +10,7 @@ import typer
 
 from ekiben.commands import deploy as deploying
 from ekiben.commands import loadtest, workflow
+from ekiben.commands.approval import approve, reject
 from ekiben.commands.autoscale import autoscale
 from ekiben.commands.deploy import deploy
 from ekiben.commands.render import render
@@ -37,6 +38,8 @@ app.add_typer(tracker.app, name="tracker")
 app.command()(render)
 app.command()(autoscale)
 app.command()(deploy)
+app.command()(approve)
+app.command()(reject)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 LOCAL = "local"

@@ -235,6 +235,12 @@ def test_waiting_has_an_end(cluster: Cluster, controller: Controller, client: Cl
     assert cluster.clock.seconds < 120
 
 
+def test_a_run_that_no_controller_takes_up_is_told(cluster: Cluster, client: Client, monkeypatch: Any) -> None:
+    monkeypatch.setattr(follow, "monotonic", lambda: cluster.clock.seconds)
+    with pytest.raises(UnavailableError, match=r"(?s)no controller has taken it up yet.*workflow controller running"):
+        argo.wait(start(client), 30)
+
+
 def test_pods_that_cannot_start_say_why(cluster: Cluster, controller: Controller, client: Client) -> None:
     cluster.kubelet.behave("example/pipeline", unschedulable="1 Insufficient nvidia.com/gpu")
     run = start(client)

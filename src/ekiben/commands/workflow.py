@@ -189,6 +189,26 @@ def logs(
 
 
 @app.command()
+def resume(
+    run: RunName,
+    env: Env = "",
+    step: Annotated[str, typer.Option(help="Step that waits, where several do.")] = "",
+    output: Annotated[list[str] | None, typer.Option(help="Value that it asks for, such as decision=approve.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Let a suspended run go on. What a release waits for is better said with `ekiben approve`, which records it.
+
+    Example: ekiben workflow resume nightly-x7k2p --step check --output verdict=good
+    """
+    from ekiben.pipeline import argo
+
+    found = argo.find(run, client=connected(env))
+    resumed = argo.resume(found, step, pairs("--output", output or []))
+    name = resumed.name if resumed else ""
+    out({"run": found.name, "step": name} if as_json else f"{found.name} goes on{f' after {name}' if name else ''}")
+
+
+@app.command()
 def stop(
     run: RunName,
     env: Env = "",

@@ -46,8 +46,9 @@ class Client(Protocol):
     def shut_down(self, name: str, how: Shutdown) -> None:
         """Stop lets exit handlers run, Terminate does not."""
 
-    def annotate(self, name: str, key: str, value: str) -> bool:
-        """Notes something on the workflow; False where this way cannot."""
+    def annotate(self, name: str, key: str, value: str, instead_of: str | None) -> bool:
+        """Notes something on the workflow, in place of what the caller saw there (None: nothing). ConflictError where
+        there is something else; False where this way cannot write it."""
 
 
 def connect(context: str = "", namespace: str = "") -> Client:

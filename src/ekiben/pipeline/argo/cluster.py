@@ -124,13 +124,26 @@ class Cluster:
     def shut_down(self, name: str, how: Shutdown) -> None:
         self._patch(name, {"op": "add", "path": "/spec/shutdown", "value": how})
 
-    def annotate(self, name: str, key: str, value: str) -> bool:
-        metadata = self.get(name)["metadata"]
-        first = [] if metadata.get("annotations") else [{"op": "add", "path": "/metadata/annotations", "value": {}}]
-        self._patch(
-            name, *first, {"op": "add", "path": f"/metadata/annotations/{suspension.escaped(key)}", "value": value}
-        )
-        return True
+    def annotate(self, name: str, key: str, value: str, instead_of: str | None) -> bool:
+        for attempt in range(TRIES):
+            metadata = self.get(name)["metadata"]
+            there = (metadata.get("annotations") or {}).get(key)
+            if there == value:
+                return True  # by an earlier try, whose answer was lost
+            if there != instead_of:
+                raise ConflictError(f"{key} of {name} was written by somebody else meanwhile: {there}")
+            changes: list[Json] = [
+                {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}
+            ]
+            if not metadata.get("annotations"):
+                changes.append({"op": "add", "path": "/metadata/annotations", "value": {}})
+            changes.append({"op": "add", "path": f"/metadata/annotations/{suspension.escaped(key)}", "value": value})
+            try:
+                self.api.patch(self._path(name), changes, APPLIER)
+                return True
+            except (ConflictError, UnavailableError):
+                self._sleep(0.2 * 2**attempt)
+        raise ConflictError(f"{name} changes too fast to note {key} on it", next_step="run the command again")
 
     def _patch(self, name: str, *operations: Json) -> None:
         """What may be carried out twice, so it is tried again without an answer."""

@@ -54,7 +54,7 @@ def states(client: Client, name: str, uid: str, timeout: float | None) -> Iterat
                 raise UnavailableError(
                     f"{name} is not over after {timeout:g} s: {standing(seen)}",
                     wanted="a run that ends",
-                    next_step=f"ekiben workflow watch {name}",
+                    next_step=_next_step(client, seen),
                 )
         sleep(max(0.0, PAUSE_S - (monotonic() - begun)))  # a watch that ends at once must not spin
 
@@ -64,6 +64,12 @@ def _from(client: Client, status: Status, until: float | None) -> Iterator[Statu
     left = WATCH_S if until is None else min(WATCH_S, max(1.0, until - monotonic()))
     for workflow in client.watch(status, int(left)):
         yield read(workflow)
+
+
+def _next_step(client: Client, status: Status) -> str:
+    if status.phase == "Pending" and status.started is None:
+        return f"is Argo's workflow controller running, and does it look after {client.where}?"
+    return f"ekiben workflow watch {status.name}"
 
 
 def standing(status: Status) -> str:

@@ -144,7 +144,7 @@ class Server:
     def shut_down(self, name: str, how: Shutdown) -> None:
         self._repeated(name, how.lower())
 
-    def annotate(self, name: str, key: str, value: str) -> bool:
+    def annotate(self, name: str, key: str, value: str, instead_of: str | None) -> bool:
         return False  # this server writes no annotations
 
     def _repeated(self, name: str, verb: str) -> None:

@@ -4,18 +4,25 @@ It stands on Argo Workflows 4.1 (see test_argo_submit.py): its own label of who 
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.config.models import Cluster as KubeServer
+from lightkube.config.models import Context, User
 
 from ekiben.errors import ConflictError, EkibenError, UnavailableError, UnsupportedError, UsageError
 from ekiben.pipeline import argo
 from ekiben.pipeline.argo import approval, follow
 from ekiben.pipeline.argo.client import Client
+from ekiben.pipeline.argo.cluster import Cluster as Argo
 from ekiben.pipeline.argo.server import Server
+from ekiben.platforms.kubernetes.api import Api
 from ekiben.types import ModelVersion
 from tests.contract.conftest import KEY, start_tracker, stop
 from tests.fakes.argo import controller as fake
@@ -79,7 +86,7 @@ def test_recorded_before_it_is_carried_out(cluster: Cluster, verb: Any, phase: s
     assert model == MODEL
     expected = {"run": run.name, "decision": verb, "by": "ada", "why": "looked fine", "time": decision.time}
     assert told == expected
-    status = argo.wait(run, 600)
+    status = argo.wait(run, 60)
     steps = {step.name: step for step in status.steps}
     assert steps["deploy"].phase == phase
     assert steps["approve"].message == f"{'approved' if verb == 'approve' else 'rejected'} by ada: looked fine"
@@ -92,7 +99,7 @@ def test_the_same_again_says_what_was_decided(cluster: Cluster) -> None:
     first = approval.decide(run, "approve", "ada", "fine", records)
     for _ in range(2):
         assert str(approval.decide(run, "approve", "ada", "in other words", records)) == str(first)
-        argo.wait(run, 600)
+        argo.wait(run, 60)
     assert len(records.told) == 1
     with pytest.raises(ConflictError, match=rf"{run.name} was approved by ada at .*Z: fine"):
         approval.decide(run, "reject", "bob", "no", records)
@@ -112,7 +119,7 @@ def test_nothing_is_carried_out_that_is_not_recorded(cluster: Cluster) -> None:
     records = Records()
     approval.decide(run, "approve", "ada", "fine", records)
     assert len(records.told) == 1
-    assert {step.name: step.phase for step in argo.wait(run, 600).steps}["deploy"] == "Succeeded"
+    assert {step.name: step.phase for step in argo.wait(run, 60).steps}["deploy"] == "Succeeded"
 
 
 @settings(max_examples=25, deadline=None)
@@ -145,6 +152,27 @@ def test_whatever_breaks_off_one_decision_is_carried_out_and_recorded(
     step = next(step for step in status.steps if step.name == "approve")
     assert step.outputs["decision"] == done[0].decision
     assert {(told["decision"], told["by"]) for _, told in records.told} == {(done[0].decision, done[0].by)}
+
+
+def test_of_many_who_decide_at_the_same_moment_one_has_its_way(cluster: Cluster) -> None:
+    """Real threads, each with a connection of its own to the API server on a socket."""
+    run = at_the_question(cluster)
+    records = Records()
+    with served(cluster) as url:
+        server = SingleConfig("fake", Context("fake"), KubeServer(server=url), User())
+        runs = [replace(run, client=Argo(Api(server), "default")) for _ in range(6)]
+
+        def decide(at: int) -> str:
+            try:
+                return approval.decide(runs[at], "approve" if at % 2 else "reject", f"person {at}", "x", records).by
+            except ConflictError:
+                return ""
+
+        with ThreadPoolExecutor(6) as pool:
+            winners = [name for name in pool.map(decide, range(6)) if name]
+    assert len(winners) == 1
+    assert [told["by"] for _, told in records.told] == winners
+    assert argo.look(run).steps[1].message.endswith(f"by {winners[0]}: x")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +208,7 @@ def test_a_run_without_a_model_is_refused_before_anything_is_written(cluster: Cl
         approval.decide(run, "approve", "ada", "fine", Records())
     assert approval.ANNOTATION not in argo.look(run).annotations
     argo.resume(run, outputs={"decision": "approve"})
-    assert {step.name: step.phase for step in argo.wait(run, 600).steps}["deploy"] == "Succeeded"
+    assert {step.name: step.phase for step in argo.wait(run, 60).steps}["deploy"] == "Succeeded"
 
 
 def test_through_the_argo_server_the_record_is_w_and_b_and_the_step(cluster: Cluster) -> None:

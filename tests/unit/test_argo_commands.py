@@ -138,6 +138,39 @@ def test_a_file_runs_as_it_stands(root: Path, cluster: Cluster, controller: Cont
     assert "holds no workflow" in ekiben(root, "workflow", "submit", "other.yaml", code=2)[1]
 
 
+def test_a_cluster_that_holds_an_older_workflow_is_noted(root: Path, cluster: Cluster, controller: Controller) -> None:
+    (root / "workflows").mkdir()
+    (root / "workflows" / "release.yaml").write_text(yaml.safe_dump(AT_ONCE))
+    assert "note:" not in ekiben(root, "workflow", "submit", "release")[1]
+    newer = json.loads(json.dumps(AT_ONCE))
+    newer["spec"]["arguments"]["parameters"][0]["value"] = "cats"
+    (root / "workflows" / "release.yaml").write_text(yaml.safe_dump(newer))
+    assert "`ekiben workflow apply release` brings it there" in ekiben(root, "workflow", "submit", "release")[1]
+
+
+def test_logs_are_followed_to_the_end(root: Path, cluster: Cluster, controller: Controller) -> None:
+    lines = [f"line {number}" for number in range(100)]
+    controller.behave("train", seconds=100, log="\n".join(lines))
+    run = ekiben(root, "workflow", "submit", "release")[0].strip()
+    out, _ = ekiben(root, "workflow", "logs", run, "--follow")
+    assert out.splitlines() == [f"train                | {line}" for line in lines]
+
+
+def test_a_suspended_run_is_resumed(root: Path, cluster: Cluster, controller: Controller) -> None:
+    (root / "release.yaml").write_text(yaml.safe_dump(RELEASE))
+    run = ekiben(root, "workflow", "submit", "release.yaml")[0].strip()
+    shown = started(root, "workflow", "watch", run)
+    assert shown.stderr is not None
+    while "waits for decision (approve|reject)" not in (line := shown.stderr.readline()):
+        assert line, "the watch ended"
+    seen = ekiben(root, "workflow", "resume", run, "--output", "decision=maybe", code=2)[1]
+    assert "one of approve, reject" in seen
+    out, _ = ekiben(root, "workflow", "resume", run, "--step", "approve", "--output", "decision=approve")
+    assert out == f"{run} goes on after approve\n"
+    shown.communicate(timeout=60)
+    assert shown.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("args", "code", "seen"),
     [

@@ -50,7 +50,7 @@ def test_below_a_base_path_with_a_token(cluster: Cluster, server: ArgoServer) ->
     Controller(cluster)
     run = start(client(server))
     approved(cluster, run)
-    assert argo.wait(run, 600).phase == "Succeeded"
+    assert argo.wait(run, 60).phase == "Succeeded"
     assert all(call.split()[1].startswith("/argo/api/v1/") for call in server.log)
 
 
@@ -104,7 +104,7 @@ def test_a_decision_is_made_once_whatever_the_server_answers(
     waiting(cluster, run)
     server.fail("PUT .*/set", **fault)
     argo.resume(run, "approve", {"decision": "approve"}, "by ada")
-    assert {step.name: step.phase for step in argo.wait(run, 600).steps}["deploy"] == "Succeeded"
+    assert {step.name: step.phase for step in argo.wait(run, 60).steps}["deploy"] == "Succeeded"
 
 
 def test_another_s_decision_stands(cluster: Cluster, server: ArgoServer) -> None:
@@ -121,7 +121,7 @@ def test_packed_and_stored_node_statuses_are_read(cluster: Cluster, server: Argo
     run = start(client(server))
     approved(cluster, run)
     assert "compressedNodes" in cluster.get("workflows", run.name)["status"]
-    assert argo.wait(run, 600).phase == "Succeeded"
+    assert argo.wait(run, 60).phase == "Succeeded"
 
 
 def test_who_may_read_but_not_watch_sees_the_end_all_the_same(cluster: Cluster, server: ArgoServer) -> None:
@@ -129,14 +129,14 @@ def test_who_may_read_but_not_watch_sees_the_end_all_the_same(cluster: Cluster, 
     server.fail("workflow-events", times=999, status=403)
     run = start(client(server))
     approved(cluster, run)
-    assert argo.wait(run, 600).phase == "Succeeded"
+    assert argo.wait(run, 60).phase == "Succeeded"
 
 
 def test_the_failing_step_s_lines_come_from_its_pod(cluster: Cluster, server: ArgoServer) -> None:
     Controller(cluster).behave("train", exit_code=1, log="reading\nno such file")
     run = start(client(server))
     with pytest.raises(StepError, match=r"(?s)train of .*\n    reading\n    no such file"):
-        argo.wait(run, 600)
+        argo.wait(run, 60)
     assert list(argo.logs(run, "train")) == [("train", "reading"), ("train", "no such file")] * 3
 
 

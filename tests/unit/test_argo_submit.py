@@ -20,11 +20,12 @@ from ekiben.errors import (
     UsageError,
 )
 from ekiben.pipeline import argo
-from ekiben.pipeline.argo import follow
+from ekiben.pipeline.argo import display, follow
 from ekiben.pipeline.argo.client import Client
 from ekiben.pipeline.argo.cluster import Cluster as Argo
 from ekiben.pipeline.argo.server import Server
 from ekiben.platforms.kubernetes.api import Api
+from tests import crd_checks
 from tests.fakes.argo import controller as fake
 from tests.fakes.argo import server
 from tests.fakes.argo.controller import Controller
@@ -126,7 +127,7 @@ def test_a_document_runs_to_its_end(cluster: Cluster, controller: Controller, cl
     assert argo.look(run).message == "no controller has taken it up yet"
     approved(cluster, run)
     seen: list[str] = []
-    status = argo.wait(run, 600, lambda state: seen.append(follow.standing(state)))
+    status = argo.wait(run, 60, lambda state: seen.append(follow.standing(state)))
     assert status.phase == "Succeeded"
     assert [(step.name, step.phase) for step in status.steps] == [
         ("train", "Succeeded"),
@@ -151,7 +152,7 @@ def test_a_name_runs_what_the_cluster_holds(cluster: Cluster, controller: Contro
         "arguments": {"parameters": [{"name": "recipe", "value": "cats"}]},
     }
     approved(cluster, run)
-    assert argo.wait(run, 600).phase == "Succeeded"
+    assert argo.wait(run, 60).phase == "Succeeded"
 
 
 def test_a_hera_object_is_submitted(cluster: Cluster, client: Client) -> None:
@@ -200,7 +201,7 @@ def test_a_failed_step_is_named_with_its_last_lines(cluster: Cluster, controller
     controller.behave("train", exit_code=1, log="reading\nno such file: data.csv\n")
     run = start(client)
     with pytest.raises(StepError) as failed:
-        argo.wait(run, 600)
+        argo.wait(run, 60)
     text = str(failed.value)
     assert f"train of {run.name} Failed: Error (exit code 1)" in text
     assert "    no such file: data.csv" in text
@@ -214,7 +215,7 @@ def test_a_verdict_that_stops_the_run_keeps_its_exit_code(
     controller.behave("train", exit_code=11)
     run = start(client)
     with pytest.raises(NotPassedError) as failed:
-        argo.wait(run, 600)
+        argo.wait(run, 60)
     assert failed.value.exit_code == 11
 
 
@@ -224,7 +225,7 @@ def test_a_step_that_was_made_good_is_not_to_blame(cluster: Cluster, controller:
     run = start(client)
     approved(cluster, run)
     with pytest.raises(StepError, match=r"deploy of .* Failed: Error \(exit code 3\): quota"):
-        argo.wait(run, 600)
+        argo.wait(run, 60)
 
 
 def test_waiting_has_an_end(cluster: Cluster, controller: Controller, client: Client, monkeypatch: Any) -> None:
@@ -264,7 +265,77 @@ def test_a_lock_that_another_has_is_told(cluster: Cluster, controller: Controlle
     assert "deploy Pending (Waiting for default/Mutex/deploy-digits lock. Lock status: 0/1)" in follow.standing(status)
     del controller.locks["deploy-digits"]
     cluster.controllers.wake()
-    assert argo.wait(run, 600).phase == "Succeeded"
+    assert argo.wait(run, 60).phase == "Succeeded"
+
+
+def test_a_lock_of_the_whole_workflow_is_told(cluster: Cluster, controller: Controller, client: Client) -> None:
+    locked = {**RELEASE, "spec": {**RELEASE["spec"], "synchronization": {"mutexes": [{"name": "one"}]}}}
+    first, second = start(client, locked), start(client, locked)
+    by_name = {argo.look(run).name: run for run in (first, second)}
+    cluster.advance(5)
+    waits = [run for run in by_name.values() if argo.look(run).phase == "Pending"]
+    assert [follow.standing(argo.look(run)) for run in waits] == [
+        "Pending: Waiting for default/Mutex/one lock. Lock status: 0/1"
+    ]
+    ahead = first if waits == [second] else second
+    approved(cluster, ahead)
+    argo.wait(ahead, 60)
+    approved(cluster, waits[0])
+    assert argo.wait(waits[0], 60).phase == "Succeeded"
+
+
+def test_a_pod_knows_more_than_its_node(cluster: Cluster, controller: Controller) -> None:
+    """Of an init container, which is Argo's own image, and of a volume, the controller's message says nothing."""
+    client = argo_client(cluster)
+    cluster.kubelet.behave("example/pipeline", start_s=1000)
+    run = start(client)
+    cluster.advance(5)
+    (step,) = argo.look(run).steps
+    assert step.why == "ContainerCreating"
+    assert display.explained(client, argo.look(run)).steps[0].why == "ContainerCreating"
+    (pod,) = cluster.objects("pods")
+    text = 'MountVolume.SetUp failed for volume "key": secret "wandb" not found'
+    cluster.controllers.event(pod, "Warning", "FailedMount", text, "kubelet")
+    assert display.explained(client, argo.look(run)).steps[0].why == f"FailedMount: {text}"
+    waiting = {"name": "init", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no argoexec"}}}
+    cluster.store.put(
+        cluster.resource("pods"), {**pod, "status": {**pod["status"], "initContainerStatuses": [waiting]}}
+    )
+    assert display.explained(client, argo.look(run)).steps[0].why == "ImagePullBackOff: no argoexec"
+
+
+needs_crds = pytest.mark.skipif(
+    not crd_checks.CRDS.is_dir(), reason=f"no Argo CRDs in {crd_checks.CRDS}: name their folder in EKIBEN_ARGO_CRDS"
+)
+
+
+@needs_crds
+@pytest.mark.parametrize("packs", [False, True])
+def test_what_is_sent_and_what_the_fakes_write_is_what_argo_s_definitions_know(
+    cluster: Cluster, client: Client, packs: bool
+) -> None:
+    controller = Controller(cluster, packs=packs)
+    controller.behave("train", exit_code=1, fails=1)
+    controller.locks["deploy-digits"] = "another"
+    run = start(client)
+
+    def known() -> None:
+        workflow = cluster.get("workflows", run.name)
+        found = [each for each in crd_checks.problems(workflow) if not each.startswith("metadata.")]
+        assert [each for each in found if "finishedAt: None" not in each] == []  # null, until it has ended
+
+    known()
+    waiting(cluster, run)
+    known()
+    argo.resume(run, "approve", {"decision": "approve"}, "by ada")
+    known()
+    until(cluster, run, lambda status: any(step.lock for step in status.steps))
+    known()
+    del controller.locks["deploy-digits"]
+    cluster.controllers.wake()
+    argo.wait(run, 60)
+    known()
+    assert crd_checks.problems(argo.prepared(client, RELEASE, {"recipe": "cats"})) == []
 
 
 @pytest.mark.parametrize("packs", [False, True])
@@ -278,7 +349,7 @@ def test_a_decision_reaches_the_steps_behind_it(cluster: Cluster, client: Client
     with pytest.raises(UsageError, match="does not ask for 'verdict'"):
         argo.resume(run, "approve", {"verdict": "approve"})
     argo.resume(run, outputs={"decision": "reject"}, message="by ada: not today")
-    status = argo.wait(run, 600)
+    status = argo.wait(run, 60)
     steps = {step.name: step for step in status.steps}
     assert steps["deploy"].phase == "Skipped"
     assert (steps["approve"].message, steps["approve"].outputs["decision"]) == ("by ada: not today", "reject")
@@ -290,7 +361,7 @@ def test_a_default_is_taken_where_nothing_is_given(cluster: Cluster, controller:
     run = start(client)
     waiting(cluster, run)
     argo.resume(run)
-    assert {s.name: s.phase for s in argo.wait(run, 600).steps}["deploy"] == "Skipped"
+    assert {s.name: s.phase for s in argo.wait(run, 60).steps}["deploy"] == "Skipped"
 
 
 @pytest.mark.parametrize("fault", [{"lost": True}, {"reset": True}, {"status": 429}, {"status": 500}])
@@ -301,7 +372,7 @@ def test_a_lost_answer_does_not_resume_twice(
     waiting(cluster, run)
     cluster.fail("(patch|update) workflows", **fault)
     argo.resume(run, "approve", {"decision": "approve"}, "by ada")
-    assert {s.name: s.phase for s in argo.wait(run, 600).steps}["deploy"] == "Succeeded"
+    assert {s.name: s.phase for s in argo.wait(run, 60).steps}["deploy"] == "Succeeded"
 
 
 def test_two_who_decide_at_once_do_not_both_win(cluster: Cluster, controller: Controller, client: Client) -> None:
@@ -338,7 +409,7 @@ def test_stop_runs_the_exit_handler_and_terminate_does_not(
         waiting(cluster, run)
         end(run)
         with pytest.raises(StepError, match="Stopped with strategy"):
-            argo.wait(run, 600)
+            argo.wait(run, 60)
         assert any(step.on_exit for step in argo.look(run).steps) is handled
         with pytest.raises(UsageError, match="is over already: Failed"):
             end(run)
@@ -351,7 +422,7 @@ def test_a_watch_that_breaks_off_is_opened_again(
     run = start(client)
     approved(cluster, run)
     broken = cluster.fail("watch workflows", times=3, **fault)
-    assert argo.wait(run, 600).phase == "Succeeded"
+    assert argo.wait(run, 60).phase == "Succeeded"
     assert broken.met
 
 
@@ -362,7 +433,7 @@ def test_an_api_server_that_is_away_for_a_minute_does_not_end_the_waiting(
     run = start(client)
     approved(cluster, run)
     cluster.fail("workflows", times=30, status=503)
-    assert argo.wait(run, 600).phase == "Succeeded"
+    assert argo.wait(run, 60).phase == "Succeeded"
 
 
 def test_a_run_that_is_deleted_meanwhile_is_told(cluster: Cluster, controller: Controller, client: Client) -> None:

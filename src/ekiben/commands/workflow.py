@@ -143,6 +143,10 @@ def submit(
         out(made if as_json else yaml.safe_dump(made, sort_keys=False).rstrip())
         return
     run = argo.submit(document, values, client=client, key=key)
+    if isinstance(document, str) and _is_another(document, client.template(document)):
+        sys.stderr.write(
+            f"note: the cluster's {name} is not workflows/{name}.yaml; `ekiben workflow apply {name}` brings it there\n"
+        )
     if wait:
         _watched(run, timeout, as_json)
     else:
@@ -253,6 +257,23 @@ def pairs(flag: str, texts: list[str]) -> dict[str, str]:
 
 def out(value: Any) -> None:
     sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
+
+
+def _is_another(name: str, template: Any) -> bool:
+    """Whether the project has a workflow of that name whose YAML is not what runs."""
+    from ekiben.errors import EkibenError
+    from ekiben.pipeline import definitions
+
+    try:
+        here = definitions.file(str(definitions.golden(_project(), name)))
+    except EkibenError:  # not in a project, or one without such a workflow
+        return False
+    return any(
+        each.get("kind") == "WorkflowTemplate"
+        and each["metadata"].get("name") == name
+        and not definitions.holds(template["spec"], each["spec"])
+        for each in here
+    )
 
 
 def _watched(run: "argo.Run", timeout: float | None, as_json: bool) -> None:

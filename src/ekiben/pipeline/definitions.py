@@ -50,3 +50,13 @@ def file(name: str) -> list[dict[str, Any]]:
     if not found or not all(isinstance(each, dict) for each in found):
         raise UsageError(f"{name} holds no workflow", wanted="documents with kind and spec")
     return found
+
+
+def holds(there: Any, here: Any) -> bool:
+    """Whether a cluster's object says all that a document does; an API server may add defaults of its own."""
+    if isinstance(here, dict):
+        return isinstance(there, dict) and all(key in there and holds(there[key], each) for key, each in here.items())
+    if isinstance(here, list):
+        same = isinstance(there, list) and len(there) == len(here)
+        return same and all(holds(*pair) for pair in zip(there, here, strict=True))
+    return bool(there == here)

@@ -139,6 +139,8 @@ class _Operation:
         known = {e["name"]: e for e in spec.get("arguments", {}).get("parameters", ())} | given
         self.scope = {f"workflow.parameters.{name}": str(e.get("value", "")) for name, e in known.items()}
         self.scope |= {"workflow.name": self.name, "workflow.namespace": self.namespace}
+        if not self._locked(spec):
+            return
         shutdown = self.workflow["spec"].get("shutdown", "")
         if shutdown:
             self._shut_down(shutdown)
@@ -160,7 +162,25 @@ class _Operation:
                     self.status["message"] = message
                 self.status["finishedAt"] = self.clock.stamp()
                 self.workflow["metadata"].setdefault("labels", {})[f"{_LABEL}/completed"] = "true"
+                self.of.locks = {
+                    key: holder for key, holder in self.of.locks.items() if holder != f"workflow {self.name}"
+                }
         self._pack()
+
+    def _locked(self, spec: Json) -> bool:
+        """Whether the workflow has its own locks; without one it is Pending, and says for which it waits."""
+        for each in (spec.get("synchronization") or {}).get("mutexes", ()):
+            key = f"{self.namespace}/Mutex/{each['name']}"
+            if self.of.locks.setdefault(each["name"], f"workflow {self.name}") != f"workflow {self.name}":
+                self._phase("Pending")
+                self.status["message"] = f"Waiting for {key} lock. Lock status: 0/1"
+                self.status["synchronization"] = {"mutex": {"waiting": [{"mutex": key}]}}
+                return False
+            if self.status["phase"] == "Pending":
+                self._phase("Running")
+                self.status.pop("message", None)
+            self.status["synchronization"] = {"mutex": {"holding": [{"mutex": key, "holder": self.name}]}}
+        return True
 
     def _pack(self) -> None:
         if self.of.packs and self.nodes:

@@ -19,6 +19,8 @@ from ekiben.platforms.kubernetes.api import APPLIER, AbsentError, Api, path
 
 Json = dict[str, Any]
 TRIES = 5
+MOST_OF_A_TAIL = 4 * 1024 * 1024
+"""Bytes; a line may be of any length."""
 WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 NODE_ANNOTATION = "workflows.argoproj.io/node-id"
 _NO_SUCH_RESOURCE = ("page not found", "could not find the requested resource")
@@ -63,7 +65,7 @@ class Cluster:
         return self.api.watch(self._path(), status.name, status.version, seconds)
 
     def reasons(self, name: str) -> Mapping[str, str]:
-        return {node: reason for node, pod in self._pods(name).items() if (reason := _reason(pod))}
+        return {node: why for node, pod in self._pods(name).items() if (why := _reason(pod) or self._warning(pod))}
 
     def log(self, status: Status, step: Step, tail: int | None, since: str) -> list[tuple[str, str]]:
         pods = self._pods(status.name)
@@ -77,7 +79,7 @@ class Cluster:
         lines: list[tuple[str, str]] = []
         params = {"container": "main", "timestamps": "true"}
         if tail is not None:
-            params["tailLines"] = str(tail)
+            params |= {"tailLines": str(tail), "limitBytes": str(MOST_OF_A_TAIL)}
         if since:
             params["sinceTime"] = f"{since[:19]}Z"  # whole seconds: finer ones the API server does not take
         for pod in found:
@@ -174,6 +176,15 @@ class Cluster:
         listed = self.api.get(path("v1", "pods", self.namespace), {"labelSelector": f"{WORKFLOW_LABEL}={name}"})
         pods: list[Json] = listed.get("items") or []
         return {(each["metadata"].get("annotations") or {}).get(NODE_ANNOTATION, ""): each for each in pods}
+
+    def _warning(self, pod: Json) -> str:
+        """The last warning about a pod that does not start: of a volume that is not there, say. '' for any other."""
+        if (pod.get("status") or {}).get("phase") != "Pending":
+            return ""
+        chosen = {"fieldSelector": f"involvedObject.uid={pod['metadata']['uid']},type=Warning"}
+        events: list[Json] = self.api.get(path("v1", "events", self.namespace), chosen).get("items") or []
+        events.sort(key=lambda each: each.get("lastTimestamp") or each.get("eventTime") or "")
+        return f"{events[-1].get('reason')}: {events[-1].get('message')}" if events else ""
 
     def _explained(self, error: AbsentError, kind: str, name: str) -> EkibenError:
         if any(text in error.seen for text in _NO_SUCH_RESOURCE):

@@ -14,6 +14,8 @@ from ekiben.pipeline.argo import show
 from ekiben.pipeline.argo.client import Client
 from ekiben.pipeline.argo.status import Status
 
+_NO_REASON = ("", "ContainerCreating", "PodInitializing")
+
 
 class Display(Protocol):
     def __call__(self, status: Status) -> None: ...
@@ -57,8 +59,8 @@ class _Moving:
 
 def explained(client: Client, status: Status) -> Status:
     """With the reason of each pending step for which Argo gives none: its pod may know, such as of an image of Argo's
-    own that cannot be pulled."""
-    mute = [step for step in status.steps if step.phase == "Pending" and not step.why]
+    own that cannot be pulled, or of a Secret that is not there."""
+    mute = [step for step in status.steps if step.phase == "Pending" and step.why in _NO_REASON]
     if not mute or status.over:
         return status
     try:
@@ -66,7 +68,7 @@ def explained(client: Client, status: Status) -> Status:
     except EkibenError:  # who may not list pods sees the run all the same
         return status
     steps = [
-        replace(step, message=next((reasons[each] for each in step.attempts[::-1] if each in reasons), ""))
+        replace(step, message=next((reasons[each] for each in step.attempts[::-1] if each in reasons), step.message))
         if step in mute
         else step
         for step in status.steps

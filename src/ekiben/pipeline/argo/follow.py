@@ -14,6 +14,7 @@ OUTAGE_S = 300.0
 """Seconds that a control plane may be away (its upgrade takes minutes) before following ends."""
 PAUSE_S = 0.5
 LAST_LINES = 15
+LONGEST_LINE = 500
 POLL_S = 2.0
 _VERDICTS = (10, 11, 12)
 
@@ -106,7 +107,7 @@ def _last_lines(client: Client, status: Status, step: Step) -> list[str]:
         return []
     try:
         last = replace(step, attempts=step.attempts[-1:])
-        return [line for _, line in client.log(status, last, LAST_LINES, "")][-LAST_LINES:]
+        return [line[:LONGEST_LINE] for _, line in client.log(status, last, LAST_LINES, "")][-LAST_LINES:]
     except EkibenError as error:  # the run failed for its own reason: that its log cannot be read is told beside it
         return [f"(no log: {error.seen})"]
 

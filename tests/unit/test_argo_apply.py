@@ -93,6 +93,14 @@ def test_what_another_has_added_stays(cluster: Cluster, place: Place) -> None:
     assert cluster.get("cronworkflows", "nightly")["spec"]["suspend"] is True
 
 
+def test_the_api_server_is_asked_to_refuse_what_it_does_not_know(cluster: Cluster, place: Place) -> None:
+    """By default it drops an unknown field, with a warning that nobody sees."""
+    place.planned([good()])
+    place.apply([good()])
+    asked = [call.params["fieldValidation"] for call in cluster.log if call.verb == "patch"]
+    assert asked == ["Strict", "Strict"]
+
+
 @pytest.mark.parametrize("fault", [{"lost": True}, {"reset": True}, {"status": 429}])
 def test_a_lost_answer_is_asked_for_again(cluster: Cluster, place: Place, fault: Json) -> None:
     cluster.fail("patch workflowtemplates", **fault)

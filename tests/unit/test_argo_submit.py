@@ -5,6 +5,7 @@ workflow up; `argo resume` and `argo node set` write node statuses; node statuse
 (gzip, base64); a lock shows as Pending with "Waiting for … lock".
 """
 
+import json
 from typing import Any
 
 import pytest
@@ -266,6 +267,22 @@ def test_a_lock_that_another_has_is_told(cluster: Cluster, controller: Controlle
     del controller.locks["deploy-digits"]
     cluster.controllers.wake()
     assert argo.wait(run, 60).phase == "Succeeded"
+
+
+def test_a_lock_on_a_step_that_may_be_retried_is_told(cluster: Cluster, controller: Controller, client: Client) -> None:
+    """Its node is of type Retry from the start, and has no attempt yet."""
+    again = json.loads(json.dumps(RELEASE))
+    again["spec"]["templates"][-1]["retryStrategy"] = {"limit": 1}
+    controller.locks["deploy-digits"] = "another"
+    controller.behave("deploy", exit_code=1, fails=1)
+    run = start(client, again)
+    approved(cluster, run)
+    status = until(cluster, run, lambda status: any(s.lock for s in status.steps))
+    assert "deploy Pending (Waiting for default/Mutex/deploy-digits lock" in follow.standing(status)
+    del controller.locks["deploy-digits"]
+    cluster.controllers.wake()
+    assert argo.wait(run, 60).phase == "Succeeded"
+    assert controller.locks == {}
 
 
 def test_a_lock_of_the_whole_workflow_is_told(cluster: Cluster, controller: Controller, client: Client) -> None:

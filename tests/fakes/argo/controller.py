@@ -54,6 +54,7 @@ class Conduct:
     outputs: dict[str, str] = field(default_factory=dict)
     message: str = ""
     log: str = ""  # written line by line, spread over its seconds
+    exit_parameter: str = ""  # its exit code is this parameter of the workflow
 
 
 class Controller:
@@ -246,8 +247,12 @@ class _Operation:
         node = self._node(name)
         if node and node["phase"] in nodes.ENDED:
             return node
+        if waiting := self._waits(name, node, template, boundary, scope):
+            return waiting
         if "dag" in template:
             node = node or self._new(name, "DAG", called, boundary, "Running")
+            node["phase"] = "Running"
+            node.pop("unlocked", None)
             return self._dag(node, template["dag"], scope)
         outputs = copy.deepcopy(template.get("outputs", {}))
         more: Json = {"inputs": {"parameters": inputs}} if inputs else {}
@@ -260,6 +265,8 @@ class _Operation:
         if retry is None:
             return self._pod(name, template, boundary, more, scope)
         node = node or self._new(name, "Retry", called, boundary, "Running", **more)
+        node["phase"] = "Running"
+        node.pop("unlocked", None)
         for attempt in range(int(retry.get("limit", 10_000)) + 1):
             last = self._pod(f"{name}({attempt})", template, boundary, more, scope)
             if last["id"] not in node.setdefault("children", []):
@@ -271,6 +278,22 @@ class _Operation:
             message = "No more retries left" if last["phase"] in nodes.BAD else ""
             self._end(node, last["phase"], message)
         return node
+
+    def _waits(self, name: str, node: Json | None, template: Json, boundary: str, scope: dict[str, str]) -> Json | None:
+        """The node, Pending, while another holds its lock. It has its final type, and nothing in it yet."""
+        identity = nodes.node_id(self.name, name)
+        for each in (template.get("synchronization") or {}).get("mutexes", ()):
+            lock = nodes.filled(each["name"], scope)
+            if self.of.locks.setdefault(lock, identity) != identity:
+                kind = "Retry" if "retryStrategy" in template else "DAG" if "dag" in template else "Pod"
+                node = node or self._new(name, kind, template["name"], boundary, "Pending")
+                key = f"{self.namespace}/Mutex/{lock}"
+                message = f"Waiting for {key} lock. Lock status: 0/1"
+                return node | _into(node, {"message": message, "synchronizationStatus": {"waiting": key}})
+            if node and node.pop("synchronizationStatus", None):
+                node.pop("message", None)
+                node["unlocked"] = True
+        return None
 
     def _dag(self, node: Json, dag: Json, scope: dict[str, str]) -> Json:
         phases: dict[str, str] = {}
@@ -305,7 +328,7 @@ class _Operation:
         limit = suspend.get("duration")
         if limit is None:
             return node
-        length = float(str(limit)[:-1]) * {"s": 1, "m": 60, "h": 3600}[str(limit)[-1]]
+        length = float(str(limit).rstrip("smh")) * {"m": 60, "h": 3600}.get(str(limit)[-1], 1)
         over = since(node["startedAt"]) + length
         if self.clock.seconds < over:
             self.of.cluster.controllers.again(over)
@@ -326,19 +349,8 @@ class _Operation:
         node = self._node(name)
         if node and node["phase"] in nodes.ENDED:
             return node
-        identity = nodes.node_id(self.name, name)
-        for each in (template.get("synchronization") or {}).get("mutexes", ()):
-            lock = nodes.filled(each["name"], scope)
-            holder = self.of.locks.setdefault(lock, identity)
-            if holder != identity:
-                key = f"{self.namespace}/Mutex/{lock}"
-                message = f"Waiting for {key} lock. Lock status: 0/1"
-                node = node or self._new(name, "Pod", template["name"], boundary, "Pending", **more)
-                return node | _into(node, {"message": message, "synchronizationStatus": {"waiting": key}})
-        if node is None or "synchronizationStatus" in node:
+        if node is None or node.pop("unlocked", False):
             node = node or self._new(name, "Pod", template["name"], boundary, "Pending", **more)
-            node.pop("synchronizationStatus", None)
-            node.pop("message", None)
             self._make_pod(node, template, scope)
             return node
         pod = self.of.store.get(self.of.pods.key, self.namespace, self._pod_name(node))
@@ -391,6 +403,8 @@ class _Operation:
             return node | _into(node, {"phase": "Running", "podIP": status.get("podIP", "")})
         tries = self.of.attempts[template["name"]] = self.of.attempts.get(template["name"], 0) + 1
         code = conduct.exit_code if tries <= conduct.fails else 0
+        if conduct.exit_parameter:
+            code = int(self.scope[f"workflow.parameters.{conduct.exit_parameter}"])
         self._terminate(pod, code, started or self.clock.stamp())
         outputs: Json = {"exitCode": str(code)}
         if declared := template.get("outputs", {}).get("parameters"):

@@ -37,7 +37,11 @@ class Cluster:
         name, ours = workflow["metadata"]["name"], workflow["metadata"]["labels"][SUBMISSION]
         for attempt in range(TRIES):
             try:
-                return self.api.create(self._path(), workflow, APPLIER)
+                return self.api.create(self._path(), workflow, APPLIER, strict=True)
+            except UsageError as error:
+                if "refuses it" in error.seen:
+                    error.next_step = "ekiben workflow lint --crds FOLDER"
+                raise
             except ConflictError as error:
                 return self._own(self._found(name), ours, error)
             except AbsentError as error:

@@ -80,7 +80,7 @@ class Place:
     def _once(self, where: str, thing: Json, force: bool, dry_run: bool) -> Json:
         called = f"{thing['kind']} {thing['metadata']['name']}"
         try:
-            return self.api.apply(where, thing, force, dry_run)
+            return self.api.apply(where, thing, force, dry_run=dry_run, strict=True)
         except ConflictError as error:
             raise ConflictError(
                 f"{called} has fields that somebody else has set: {error.seen}",

@@ -130,14 +130,11 @@ def read(workflow: Json) -> Status:
     every = {each["id"]: each for each in found.values()}
     attempts = _attempts(every)
     of_retries = {each for ids in attempts.values() for each in ids}
-    steps, other = [], []
+    steps: list[Step] = []
+    other: list[Step] = []
     for node in every.values():
         step = _step(metadata["name"], _with_last(node, every, attempts), attempts.get(node["id"], ()))
-        shown = node.get("type") in _STEPS and node["id"] not in of_retries
-        if shown and not (step.type == "Retry" and not step.attempts):
-            steps.append(step)
-        else:
-            other.append(step)
+        (steps if _shown(node, step) and node["id"] not in of_retries else other).append(step)
     steps.sort(key=lambda step: (step.started is None, step.started, step.name))
     return Status(
         name=metadata["name"],
@@ -199,6 +196,13 @@ def pod_name(workflow: str, step: Step, node_id: str) -> str:
     if found is None or node_id == workflow:
         return workflow
     return f"{f'{workflow}-{step.template}'[:242]}-{found[1]}"
+
+
+def _shown(node: Json, step: Step) -> bool:
+    """Whether a node is a step of its own. A group is not, unless it waits for a lock: then nothing is in it yet."""
+    if step.phase == "Pending" and not node.get("children"):
+        return True
+    return step.type in _STEPS and (step.type != "Retry" or bool(step.attempts))
 
 
 def _attempts(every: Mapping[str, Json]) -> dict[str, tuple[str, ...]]:

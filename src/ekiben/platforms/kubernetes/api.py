@@ -28,6 +28,7 @@ TRIES = 4  # of what may be repeated
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
+_STRICT = {"fieldValidation": "Strict"}  # by default an unknown field is dropped with a warning that nobody sees
 
 
 class NoAnswerError(UnavailableError):
@@ -98,19 +99,20 @@ class Api:
         except AbsentError:
             return None
 
-    def create(self, path: str, thing: Json, manager: str = SWITCH) -> Json:
-        """ConflictError if it is there."""
-        return self._json("POST", path, {"fieldManager": manager}, thing, "application/json")
+    def create(self, path: str, thing: Json, manager: str = SWITCH, strict: bool = False) -> Json:
+        """ConflictError if it is there; `strict`: UsageError for a field that the server does not know."""
+        params = {"fieldManager": manager, **(_STRICT if strict else {})}
+        return self._json("POST", path, params, thing, "application/json")
 
     def patch(self, path: str, operations: list[Json], manager: str = SWITCH) -> Json:
         """A JSON patch. ConflictError when one of its tests fails; NoAnswerError when nobody knows."""
         return self._json("PATCH", path, {"fieldManager": manager}, operations, _JSON_PATCH)
 
-    def apply(self, path: str, thing: Json, force: bool = True, dry_run: bool = False) -> Json:
-        """Server-side apply. Without `force`, ConflictError where somebody else owns a field. A dry run changes
-        nothing, and returns what would be there."""
+    def apply(self, path: str, thing: Json, force: bool = True, *, dry_run: bool = False, strict: bool = False) -> Json:
+        """Server-side apply. Without `force`, ConflictError where somebody else owns a field; `strict`: UsageError for
+        a field that the server does not know. A dry run changes nothing, and returns what would be there."""
         params = {"fieldManager": APPLIER, **({"force": "true"} if force else {})}
-        params |= {"dryRun": "All"} if dry_run else {}
+        params |= {**({"dryRun": "All"} if dry_run else {}), **(_STRICT if strict else {})}
         return self._json("PATCH", path, params, thing, _APPLY)
 
     def text(self, path: str, params: Mapping[str, str] | None = None) -> str:

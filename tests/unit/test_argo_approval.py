@@ -154,6 +154,24 @@ def test_whatever_breaks_off_one_decision_is_carried_out_and_recorded(
     assert {(told["decision"], told["by"]) for _, told in records.told} == {(done[0].decision, done[0].by)}
 
 
+def test_a_decision_that_comes_too_late_is_recorded_as_such(cluster: Cluster) -> None:
+    """Somebody resumes the step in Argo itself between the record and our own resuming."""
+    run = at_the_question(cluster)
+    step = argo.look(run).waiting[0]
+    records = Records()
+
+    def record(model: ModelVersion, config: Any) -> None:
+        records(model, config)
+        if len(records.told) == 1:
+            run.client.resume_step(run.name, step, {"decision": "reject"}, "in the UI")
+
+    with pytest.raises(ConflictError, match="waits no longer: in the UI"):
+        approval.decide(run, "approve", "ada", "fine", record)
+    assert [told["decision"] for _, told in records.told] == ["approve", "not carried out"]
+    with pytest.raises(ConflictError, match=r"was decided: reject \(in the UI\)"):
+        approval.decide(run, "approve", "ada", "fine", record)
+
+
 def test_of_many_who_decide_at_the_same_moment_one_has_its_way(cluster: Cluster) -> None:
     """Real threads, each with a connection of its own to the API server on a socket."""
     run = at_the_question(cluster)

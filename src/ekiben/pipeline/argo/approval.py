@@ -79,7 +79,11 @@ def decide(run: Run, verb: Verb, by: str, why: str, record: Record) -> Decision:
         decision = replace(decision, recorded=True)
         _write(run, decision, written)
     message = f"{'approved' if verb == 'approve' else 'rejected'} by {decision.by}: {decision.why}"
-    run.client.resume_step(run.name, step, {OUTPUT: verb}, message)
+    try:
+        run.client.resume_step(run.name, step, {OUTPUT: verb}, message)
+    except ConflictError as error:  # its time was up, or somebody resumed it in Argo itself: the record must say so
+        record(model_of(workflow), {"run": run.name, "decision": "not carried out", "by": by, "why": error.seen})
+        raise
     return decision
 
 
@@ -137,7 +141,7 @@ def _decided(run: Run, status: Status, claimed: Decision | None, verb: Verb, by:
             wanted=f"a step that asks for {OUTPUT}",
             next_step=f"ekiben workflow watch {run.name}",
         )
-    if claimed is None or claimed.step != step.id:
+    if claimed is None or (claimed.step, claimed.decision) != (step.id, step.outputs[OUTPUT]):
         how = step.message or "nobody said so here: its time was up, or it was resumed in Argo itself"
         raise ConflictError(f"{run.name} was decided: {step.outputs[OUTPUT]} ({how})", wanted="a run that waits")
     if (claimed.decision, claimed.by) != (verb, by):

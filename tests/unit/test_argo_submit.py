@@ -148,6 +148,7 @@ def test_a_name_runs_what_the_cluster_holds(cluster: Cluster, controller: Contro
     cluster.create(RELEASE)
     run = start(client, "release", recipe="cats")
     sent = cluster.get("workflows", run.name)
+    assert sent["metadata"]["labels"]["workflows.argoproj.io/workflow-template"] == "release"
     assert sent["spec"] == {
         "workflowTemplateRef": {"name": "release"},
         "arguments": {"parameters": [{"name": "recipe", "value": "cats"}]},
@@ -173,6 +174,19 @@ def test_parameters_that_do_not_fit_are_refused_before_anything_is_sent(
     with pytest.raises(UsageError, match=seen):
         start(client, **parameters)
     assert cluster.objects("workflows") == []
+
+
+def test_parameters_that_are_no_text_are_sent_as_json(cluster: Cluster, client: Client) -> None:
+    run = argo.submit(RELEASE, {"recipe": ["p99=50ms"]}, client=client)
+    sent = cluster.get("workflows", run.name)["spec"]["arguments"]["parameters"]
+    assert next(each["value"] for each in sent if each["name"] == "recipe") == '["p99=50ms"]'
+
+
+def test_what_a_template_says_of_its_workflows_goes_with_it(cluster: Cluster, client: Client) -> None:
+    """Argo's controller makes labels of `workflowMetadata`, also in a Workflow."""
+    metadata = {"labelsFrom": {"ekiben.dev/recipe": {"expression": "workflow.parameters.recipe"}}}
+    run = start(client, {**RELEASE, "spec": {**RELEASE["spec"], "workflowMetadata": metadata}})
+    assert cluster.get("workflows", run.name)["spec"]["workflowMetadata"] == metadata
 
 
 @pytest.mark.parametrize("fault", [{"lost": True}, {"reset": True}, {"status": 503}, {"status": 429, "retry_after": 1}])
@@ -301,24 +315,45 @@ def test_a_lock_of_the_whole_workflow_is_told(cluster: Cluster, controller: Cont
     assert argo.wait(waits[0], 60).phase == "Succeeded"
 
 
-def test_a_pod_knows_more_than_its_node(cluster: Cluster, controller: Controller) -> None:
+def test_a_pod_knows_more_than_its_node(cluster: Cluster, controller: Controller, monkeypatch: Any) -> None:
     """Of an init container, which is Argo's own image, and of a volume, the controller's message says nothing."""
+    monkeypatch.setattr(display, "monotonic", lambda: cluster.clock.seconds)
     client = argo_client(cluster)
+    reasons = display.Reasons(client)
+
+    def why() -> str:
+        return reasons.explained(argo.look(run)).steps[0].why
+
     cluster.kubelet.behave("example/pipeline", start_s=1000)
     run = start(client)
     cluster.advance(5)
     (step,) = argo.look(run).steps
     assert step.why == "ContainerCreating"
-    assert display.explained(client, argo.look(run)).steps[0].why == "ContainerCreating"
+    assert why() == "ContainerCreating"
     (pod,) = cluster.objects("pods")
     text = 'MountVolume.SetUp failed for volume "key": secret "wandb" not found'
     cluster.controllers.event(pod, "Warning", "FailedMount", text, "kubelet")
-    assert display.explained(client, argo.look(run)).steps[0].why == f"FailedMount: {text}"
+    assert why() == "ContainerCreating"  # asked a moment ago
+    cluster.advance(10)
+    assert why() == f"FailedMount: {text}"
     waiting = {"name": "init", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no argoexec"}}}
     cluster.store.put(
         cluster.resource("pods"), {**pod, "status": {**pod["status"], "initContainerStatuses": [waiting]}}
     )
-    assert display.explained(client, argo.look(run)).steps[0].why == "ImagePullBackOff: no argoexec"
+    cluster.advance(10)
+    assert why() == "ImagePullBackOff: no argoexec"
+
+
+def test_many_pending_pods_are_not_all_asked(cluster: Cluster, controller: Controller, monkeypatch: Any) -> None:
+    wide = json.loads(json.dumps(RELEASE))
+    wide["spec"]["templates"][2]["dag"]["tasks"] = [{"name": f"t{n}", "template": "conclude"} for n in range(40)]
+    cluster.kubelet.behave("example/pipeline", start_s=1000)
+    client = argo_client(cluster)
+    run = start(client, wide)
+    cluster.advance(20)
+    before = len(cluster.log)
+    client.reasons(run.name)
+    assert len(cluster.log) - before <= 6
 
 
 needs_crds = pytest.mark.skipif(

@@ -33,7 +33,7 @@ class Run:
 
 
 def prepared(
-    client: Client, document: Any, parameters: Mapping[str, str], key: str = "", labels: Mapping[str, str] | None = None
+    client: Client, document: Any, parameters: Mapping[str, Any], key: str = "", labels: Mapping[str, str] | None = None
 ) -> Json:
     """The Workflow that `submit` creates. The cluster is asked for the template where only its name is given.
     UsageError for parameters that do not fit, NotFoundError for a template that is not there."""
@@ -41,13 +41,14 @@ def prepared(
         document = yaml.safe_load(document.to_yaml())
     declared = client.template(document) if isinstance(document, str) else document
     what = document if isinstance(document, str) else f"the {document.get('kind', 'document')}"
-    documents.check(documents.parameters_of(declared), parameters, what)
-    return documents.workflow(document, parameters, client.namespace, key or uuid.uuid4().hex, labels or {})
+    values = documents.texts(parameters)
+    documents.check(documents.parameters_of(declared), values, what)
+    return documents.workflow(document, values, client.namespace, key or uuid.uuid4().hex, labels or {})
 
 
 def submit(
     document: Any,
-    parameters: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     *,
     namespace: str = "",
     context: str = "",
@@ -57,8 +58,9 @@ def submit(
 ) -> Run:
     """Start a workflow: a Hera object, a document as dictionaries, or the name of a WorkflowTemplate in the cluster.
 
-    The same `key` gives the same run: submitted twice it runs once. Without an answer it is tried again; it is never
-    created twice. UsageError, NotFoundError, UnavailableError, ConflictError.
+    Parameters that are no text are sent as JSON. The same `key` gives the same run: submitted twice it runs once.
+    Without an answer it is tried again; it is never created twice. UsageError, NotFoundError, UnavailableError,
+    ConflictError.
     """
     client = client or connect(context, namespace)
     made = client.create(prepared(client, document, parameters or {}, key, labels))
@@ -78,16 +80,17 @@ def look(run: Run) -> Status:
     return read(run.client.get(run.name))
 
 
-def wait(run: Run, timeout: float | None = None, on_change: Callable[[Status], None] | None = None) -> Status:
-    """Wait until the run has succeeded, at most `timeout` seconds.
+def wait(run: Run, timeout: float | None = None, on_state: Callable[[Status], None] | None = None) -> Status:
+    """Wait until the run has succeeded, at most `timeout` seconds. `on_state` is told each new state, and the last one
+    again now and then.
 
     StepError, with the failing step, its message and its last lines, where it failed; NotPassedError, with the step's
     own exit code, where a verdict stopped it; UnavailableError when the time is up or nobody answers any more.
     """
     last: Status | None = None
     for last in follow.states(run.client, run.name, run.uid, timeout):
-        if on_change:
-            on_change(last)
+        if on_state:
+            on_state(last)
     assert last is not None
     follow.require_success(run.client, last)
     return last

@@ -21,6 +21,8 @@ Json = dict[str, Any]
 TRIES = 5
 MOST_OF_A_TAIL = 4 * 1024 * 1024
 """Bytes; a line may be of any length."""
+MOST_ASKED = 5
+"""Pods whose events are read; of many that do not start, the others' reason is likely the same."""
 WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 NODE_ANNOTATION = "workflows.argoproj.io/node-id"
 _NO_SUCH_RESOURCE = ("page not found", "could not find the requested resource")
@@ -69,7 +71,15 @@ class Cluster:
         return self.api.watch(self._path(), status.name, status.version, seconds)
 
     def reasons(self, name: str) -> Mapping[str, str]:
-        return {node: why for node, pod in self._pods(name).items() if (why := _reason(pod) or self._warning(pod))}
+        found, pods = {}, self._pods(name)
+        for node, pod in pods.items():
+            if why := _reason(pod):
+                found[node] = why
+        silent = [node for node, pod in pods.items() if (pod.get("status") or {}).get("phase") == "Pending"]
+        for node in [node for node in silent if node not in found][:MOST_ASKED]:
+            if why := self._warning(pods[node]):
+                found[node] = why
+        return found
 
     def log(self, status: Status, step: Step, tail: int | None, since: str) -> list[tuple[str, str]]:
         pods = self._pods(status.name)
@@ -182,9 +192,7 @@ class Cluster:
         return {(each["metadata"].get("annotations") or {}).get(NODE_ANNOTATION, ""): each for each in pods}
 
     def _warning(self, pod: Json) -> str:
-        """The last warning about a pod that does not start: of a volume that is not there, say. '' for any other."""
-        if (pod.get("status") or {}).get("phase") != "Pending":
-            return ""
+        """The last warning about a pod: of a volume that is not there, say. '' where there is none."""
         chosen = {"fieldSelector": f"involvedObject.uid={pod['metadata']['uid']},type=Warning"}
         events: list[Json] = self.api.get(path("v1", "events", self.namespace), chosen).get("items") or []
         events.sort(key=lambda each: each.get("lastTimestamp") or each.get("eventTime") or "")

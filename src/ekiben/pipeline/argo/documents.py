@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ Json = dict[str, Any]
 API_VERSION = "argoproj.io/v1alpha1"
 SUBMISSION = "ekiben.dev/submission"
 """Label by which a submission knows its own workflow again, after an answer that got lost."""
+TEMPLATE = "workflows.argoproj.io/workflow-template"
+"""Argo's own label of what a workflow was made of; its command sets it, its controller does not."""
 LONGEST_NAME = 57
 """Argo labels pods with the workflow's name: 63 characters at most, with `-` and five more."""
 
@@ -27,6 +30,7 @@ def workflow(
     spec: Json
     if isinstance(document, str):
         base, spec = document, {"workflowTemplateRef": {"name": document}}
+        metadata = {"labels": {TEMPLATE: document}}
         if parameters:
             _fill(spec, parameters)
     else:
@@ -68,6 +72,11 @@ def parameters_of(document: Json) -> list[Json]:
     return list(((spec.get("workflowSpec") or spec).get("arguments") or {}).get("parameters") or ())
 
 
+def texts(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as Argo takes them: what is no text becomes JSON."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
+
+
 def check(declared: list[Json], given: Mapping[str, str], what: str) -> None:
     """UsageError for a parameter that is unknown, missing, or none of its choices."""
     known = {each["name"]: each for each in declared}
@@ -96,7 +105,7 @@ def _of(document: Json) -> tuple[str, Json, Json]:
     if kind == "CronWorkflow":
         return base, spec.get("workflowMetadata") or {}, spec["workflowSpec"]
     if kind in ("WorkflowTemplate", "ClusterWorkflowTemplate"):
-        return base, spec.pop("workflowMetadata", None) or {}, spec
+        return base, {}, spec
     if kind != "Workflow":
         raise UnsupportedError(f"a {kind} cannot be submitted", wanted="a Workflow, a template or a CronWorkflow")
     return base.rstrip("-"), metadata, spec

@@ -8,7 +8,7 @@ from ekiben.errors import ConflictError, EkibenError, NotFoundError, NotPassedEr
 from ekiben.pipeline.argo.client import Client
 from ekiben.pipeline.argo.status import Status, Step, read
 
-WATCH_S = 60
+WATCH_S = 30
 """Seconds after which a watch is opened anew: what sits between may hold it open without a word."""
 OUTAGE_S = 300.0
 """Seconds that a control plane may be away (its upgrade takes minutes) before following ends."""
@@ -20,7 +20,8 @@ _VERDICTS = (10, 11, 12)
 
 
 def states(client: Client, name: str, uid: str, timeout: float | None) -> Iterator[Status]:
-    """Each state of the run, the last one over. UnavailableError when `timeout` seconds are up or nobody answers."""
+    """Each state of the run, the last one over; without a change, the same again every WATCH_S. UnavailableError when
+    `timeout` seconds are up or nobody answers."""
     until = None if timeout is None else monotonic() + timeout
     last: Status | None = None
     lost: float | None = None
@@ -46,8 +47,7 @@ def states(client: Client, name: str, uid: str, timeout: float | None) -> Iterat
         if uid and status.uid and status.uid != uid:
             raise ConflictError(f"{name} is another run now: it was deleted and made again")
         for seen in _from(client, status, until):
-            if last is None or seen != last:
-                yield seen
+            yield seen
             last = seen
             if seen.over:
                 return

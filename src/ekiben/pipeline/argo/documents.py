@@ -15,8 +15,8 @@ SUBMISSION = "ekiben.dev/submission"
 """Label by which a submission knows its own workflow again, after an answer that got lost."""
 TEMPLATE = "workflows.argoproj.io/workflow-template"
 """Argo's own label of what a workflow was made of; its command sets it, its controller does not."""
-LONGEST_NAME = 57
-"""Argo labels pods with the workflow's name: 63 characters at most, with `-` and five more."""
+LONGEST_NAME = 54
+"""Argo labels pods with the workflow's name: 63 characters at most, with `-` and eight more."""
 
 
 def workflow(
@@ -56,10 +56,10 @@ def workflow(
 
 
 def named(base: str, key: str) -> str:
-    """`base` and five characters of the key's digest, as a name that Kubernetes takes."""
+    """`base` and characters of the key's digest, as a name that Kubernetes takes. Two keys in 10^11 share one."""
     clean = re.sub(r"[^a-z0-9-]+", "-", base.lower()).strip("-")[:LONGEST_NAME].rstrip("-") or "workflow"
     digest = int(hashlib.sha256(key.encode()).hexdigest(), 16)
-    return f"{clean}-" + "".join("bcdfghjklmnpqrstvwxz2456789"[digest // 27**n % 27] for n in range(5))
+    return f"{clean}-" + "".join("bcdfghjklmnpqrstvwxz2456789"[digest // 27**n % 27] for n in range(8))
 
 
 def mark(key: str) -> str:

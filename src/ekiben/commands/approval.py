@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ekiben.commands.workflow import Env, JsonFlag, RunName, connected, out
+from ekiben.commands.runs import RunName
+from ekiben.commands.workflow import Env, JsonFlag, connected, out
 
 By = Annotated[str, typer.Option(help="Who decides.")]
 Why = Annotated[str, typer.Option(help="Why.")]

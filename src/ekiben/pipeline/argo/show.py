@@ -21,7 +21,9 @@ def took(length: float | None) -> str:
     if length is None:
         return "–"
     whole = round(length)
-    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60:02} s"
+    if whole < 120:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02} s" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def changes(before: Status | None, after: Status) -> Iterator[str]:

@@ -150,7 +150,8 @@ def _suspended(path: str, template: Json) -> Iterator[Problem]:
             yield Problem(
                 f"{path}.outputs.{name}",
                 "has no default for when its time is up: the step then ends in Error",
-                "give valueFrom a default beside supplied",
+                "give valueFrom a default beside supplied; in Hera by Suspend(inputs=…, outputs=…), for"
+                " intermediate_parameters cannot",
             )
 
 

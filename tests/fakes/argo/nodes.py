@@ -1,6 +1,9 @@
 """Node statuses as Argo's controller writes them: ids, names, references, and what `depends` makes of results."""
 
+import gzip
+import json
 import re
+from base64 import b64decode, b64encode
 from typing import Any
 
 Json = dict[str, Any]
@@ -53,3 +56,13 @@ def when(condition: str) -> bool:
         if found:
             return (left.strip(" '\"") == right.strip(" '\"")) is same
     return condition.strip() in ("", "true")
+
+
+def packed(found: Json) -> str:
+    """Node statuses as compressedNodes."""
+    return b64encode(gzip.compress(json.dumps(found).encode(), mtime=0)).decode()
+
+
+def unpacked(text: str) -> Json:
+    found: Json = json.loads(gzip.decompress(b64decode(text)))
+    return found

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.fakes.argo.controller import GROUP, VERSION, Controller
+from tests.fakes.argo import nodes
+from tests.fakes.argo.operation import GROUP, VERSION
 from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.faults import Answer, ConnectionLost
 
@@ -121,7 +122,7 @@ class ArgoServer:
         found: Json = json.loads(json.dumps(self._kube("GET", "workflows", namespace, name)))
         packed = found.get("status", {}).pop("compressedNodes", None)
         if packed:
-            found["status"]["nodes"] = Controller.unpacked(packed)
+            found["status"]["nodes"] = nodes.unpacked(packed)
         return found
 
     def _events(self, namespace: str, params: dict[str, str]) -> Iterator[bytes]:
@@ -142,7 +143,7 @@ class ArgoServer:
             if event["type"] != "BOOKMARK":
                 packed = event["object"].get("status", {}).get("compressedNodes")
                 if packed:
-                    status = {**event["object"]["status"], "nodes": Controller.unpacked(packed)}
+                    status = {**event["object"]["status"], "nodes": nodes.unpacked(packed)}
                     event = {**event, "object": {**event["object"], "status": status}}
                 yield json.dumps({"result": event}).encode() + b"\n"
 
@@ -176,7 +177,7 @@ class ArgoServer:
                 case _:
                     raise Refused(404, "Not Found")
             if "compressedNodes" in self.cluster.get("workflows", name, namespace).get("status", {}):
-                workflow["status"]["compressedNodes"] = Controller.packed(workflow["status"].pop("nodes"))
+                workflow["status"]["compressedNodes"] = nodes.packed(workflow["status"].pop("nodes"))
             try:
                 return self._kube("PUT", "workflows", namespace, name, workflow)  # type: ignore[no-any-return]
             except Refused as refused:

@@ -286,5 +286,7 @@ def _forbidden(request: httpx2.Request, said: str) -> EkibenError:
     return UsageError(
         f"not allowed to {verb} {resource}{f'.{group}' if group else ''}: {said}",
         wanted=f"a Role with this rule: {{apiGroups: ['{group}'], resources: [{resource}], verbs: [{verb}]{names}}}",
-        next_step="have an administrator bind the Role that `ekiben render SERVICE --env ENV` prints to you",
+        next_step="have an administrator add this rule to a Role of yours"
+        if group == "argoproj.io"
+        else "have an administrator bind the Role that `ekiben render SERVICE --env ENV` prints to you",
     )

@@ -1,0 +1,376 @@
+"""One pass of Argo's controller over one workflow: node statuses, pods, locks, the end."""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from tests.fakes.argo import nodes
+from tests.fakes.kubernetes.clock import seconds as since
+
+if TYPE_CHECKING:
+    from tests.fakes.argo.controller import Controller
+
+Json = dict[str, Any]
+GROUP, VERSION = "argoproj.io", "v1alpha1"
+LABEL = "workflows.argoproj.io"
+
+
+class Operation:
+    """One pass over one workflow, which it changes."""
+
+    def __init__(self, controller: "Controller", workflow: Json) -> None:
+        self.of, self.workflow, self.clock = controller, workflow, controller.clock
+        self.name, self.namespace = workflow["metadata"]["name"], workflow["metadata"]["namespace"]
+        self.status: Json = workflow.setdefault("status", {})
+        if self.status.get("compressedNodes") and not self.status.get("nodes"):
+            self.nodes: Json = nodes.unpacked(self.status.pop("compressedNodes"))
+        else:
+            self.nodes = self.status.setdefault("nodes", {})
+
+    def run(self) -> None:
+        if not self.status.get("phase"):
+            self._phase("Running")
+            self.status["startedAt"] = self.clock.stamp()
+        spec = self._spec()
+        if spec is None:
+            return
+        self.templates = {each["name"]: each for each in spec.get("templates", ())}
+        given = {e["name"]: e for e in self.workflow["spec"].get("arguments", {}).get("parameters", ())}
+        known = {e["name"]: e for e in spec.get("arguments", {}).get("parameters", ())} | given
+        self.scope = {f"workflow.parameters.{name}": str(e.get("value", "")) for name, e in known.items()}
+        self.scope |= {"workflow.name": self.name, "workflow.namespace": self.namespace}
+        if not self._locked(spec):
+            return
+        shutdown = self.workflow["spec"].get("shutdown", "")
+        if shutdown:
+            self._shut_down(shutdown)
+        if self.workflow["spec"].get("suspend"):
+            self._pack()
+            return
+        root = self._node(self.name) if shutdown else self._execute(self.name, spec["entrypoint"], {}, "")
+        if (root is not None and root["phase"] in nodes.ENDED) or (shutdown and root is None):
+            self.scope["workflow.status"] = root["phase"] if root else "Failed"
+            handler = spec.get("onExit") if shutdown != "Terminate" else None
+            ended = self._execute(f"{self.name}.onExit", handler, {}, "") if handler else {"phase": "Succeeded"}
+            if ended["phase"] in nodes.ENDED:
+                bad = ended["phase"] in nodes.BAD
+                self._phase(ended["phase"] if bad else root["phase"] if root else "Failed")
+                message = ended.get("message") if bad else root and root.get("message")
+                if shutdown:
+                    message = f"Stopped with strategy '{shutdown}'"
+                if message:
+                    self.status["message"] = message
+                self.status["finishedAt"] = self.clock.stamp()
+                self.workflow["metadata"].setdefault("labels", {})[f"{LABEL}/completed"] = "true"
+                self.of.locks = {
+                    key: holder for key, holder in self.of.locks.items() if holder != f"workflow {self.name}"
+                }
+        self._pack()
+
+    def _locked(self, spec: Json) -> bool:
+        """Whether the workflow has its own locks; without one it is Pending, and says for which it waits."""
+        for each in (spec.get("synchronization") or {}).get("mutexes", ()):
+            key = f"{self.namespace}/Mutex/{each['name']}"
+            if self.of.locks.setdefault(each["name"], f"workflow {self.name}") != f"workflow {self.name}":
+                self._phase("Pending")
+                self.status["message"] = f"Waiting for {key} lock. Lock status: 0/1"
+                self.status["synchronization"] = {"mutex": {"waiting": [{"mutex": key}]}}
+                return False
+            if self.status["phase"] == "Pending":
+                self._phase("Running")
+                self.status.pop("message", None)
+            self.status["synchronization"] = {"mutex": {"holding": [{"mutex": key, "holder": self.name}]}}
+        return True
+
+    def _pack(self) -> None:
+        if self.of.packs and self.nodes:
+            self.status.pop("nodes", None)
+            self.status["compressedNodes"] = nodes.packed(self.nodes)
+
+    def _phase(self, phase: str) -> None:
+        self.status["phase"] = phase
+        self.workflow["metadata"].setdefault("labels", {})[f"{LABEL}/phase"] = phase
+
+    def _spec(self) -> Json | None:
+        reference = self.workflow["spec"].get("workflowTemplateRef")
+        if not reference:
+            return self.workflow["spec"]
+        stored = self.status.get("storedWorkflowTemplateSpec")
+        if stored is None:
+            key = (GROUP, "workflowtemplates")
+            found = self.of.store.get(key, self.namespace, reference["name"])
+            if found is None:
+                self._phase("Error")
+                self.status["message"] = f'workflowtemplates.argoproj.io "{reference["name"]}" not found'
+                self.status["finishedAt"] = self.clock.stamp()
+                self.workflow["metadata"]["labels"][f"{LABEL}/completed"] = "true"
+                return None
+            stored = self.status["storedWorkflowTemplateSpec"] = copy.deepcopy(found["spec"])
+        return stored
+
+    def _node(self, name: str) -> Json | None:
+        found: Json | None = self.nodes.get(nodes.node_id(self.name, name))
+        return found
+
+    def _new(self, name: str, kind: str, template: str, boundary: str, phase: str, **more: Any) -> Json:
+        made = {
+            "id": nodes.node_id(self.name, name),
+            "name": name,
+            "displayName": name.rpartition(".")[2],
+            "type": kind,
+            "templateName": template,
+            "templateScope": f"local/{self.name}",
+            "phase": phase,
+            "startedAt": self.clock.stamp(),
+            "finishedAt": self.clock.stamp() if phase in nodes.ENDED else None,
+            **({"boundaryID": boundary} if boundary else {}),
+            **more,
+        }
+        self.nodes[made["id"]] = made
+        return made
+
+    def _end(self, node: Json, phase: str, message: str = "") -> Json:
+        node |= {"phase": phase, "finishedAt": self.clock.stamp(), **({"message": message} if message else {})}
+        for lock, holder in list(self.of.locks.items()):
+            if holder == node["id"]:
+                del self.of.locks[lock]
+        return node
+
+    def _execute(self, name: str, called: str, arguments: dict[str, str], boundary: str) -> Json:
+        template = self.templates[called]
+        inputs = [
+            {**each, "value": arguments.get(each["name"], each.get("default", ""))}
+            for each in template.get("inputs", {}).get("parameters", ())
+        ]
+        scope = self.scope | {f"inputs.parameters.{each['name']}": each["value"] for each in inputs}
+        node = self._node(name)
+        if node and node["phase"] in nodes.ENDED:
+            return node
+        if waiting := self._waits(name, node, template, boundary, scope):
+            return waiting
+        if "dag" in template:
+            node = node or self._new(name, "DAG", called, boundary, "Running")
+            node["phase"] = "Running"
+            node.pop("unlocked", None)
+            return self._dag(node, template["dag"], scope)
+        outputs = copy.deepcopy(template.get("outputs", {}))
+        more: Json = {"inputs": {"parameters": inputs}} if inputs else {}
+        if "suspend" in template:
+            if outputs:
+                more["outputs"] = outputs
+            node = node or self._new(name, "Suspend", called, boundary, "Running", **more)
+            return self._suspended(node, template["suspend"])
+        retry = template.get("retryStrategy")
+        if retry is None:
+            return self._pod(name, template, boundary, more, scope)
+        node = node or self._new(name, "Retry", called, boundary, "Running", **more)
+        node["phase"] = "Running"
+        node.pop("unlocked", None)
+        for attempt in range(int(retry.get("limit", 10_000)) + 1):
+            last = self._pod(f"{name}({attempt})", template, boundary, more, scope)
+            if last["id"] not in node.setdefault("children", []):
+                node["children"].append(last["id"])
+            if last["phase"] not in nodes.BAD:
+                break
+        if last["phase"] in nodes.ENDED:
+            node["outputs"] = last.get("outputs", {})
+            message = "No more retries left" if last["phase"] in nodes.BAD else ""
+            self._end(node, last["phase"], message)
+        return node
+
+    def _waits(self, name: str, node: Json | None, template: Json, boundary: str, scope: dict[str, str]) -> Json | None:
+        """The node, Pending, while another holds its lock. It has its final type, and nothing in it yet."""
+        identity = nodes.node_id(self.name, name)
+        for each in (template.get("synchronization") or {}).get("mutexes", ()):
+            lock = nodes.filled(each["name"], scope)
+            if self.of.locks.setdefault(lock, identity) != identity:
+                kind = "Retry" if "retryStrategy" in template else "DAG" if "dag" in template else "Pod"
+                node = node or self._new(name, kind, template["name"], boundary, "Pending")
+                key = f"{self.namespace}/Mutex/{lock}"
+                message = f"Waiting for {key} lock. Lock status: 0/1"
+                return node | _into(node, {"message": message, "synchronizationStatus": {"waiting": key}})
+            if node and node.pop("synchronizationStatus", None):
+                node.pop("message", None)
+                node["unlocked"] = True
+        return None
+
+    def _dag(self, node: Json, dag: Json, scope: dict[str, str]) -> Json:
+        phases: dict[str, str] = {}
+        waits = {t["name"]: t.get("depends") or " && ".join(t.get("dependencies", ())) for t in dag["tasks"]}
+        for task in sorted(dag["tasks"], key=lambda t: _depth(t["name"], waits)):
+            name = f"{node['name']}.{task['name']}"
+            found = self._node(name)
+            if not found or found["phase"] not in nodes.ENDED:
+                may = nodes.depends(waits[task["name"]], phases) if waits[task["name"]] else True
+                if may is None:
+                    continue
+                given = task.get("arguments", {}).get("parameters", ())
+                arguments = {each["name"]: nodes.filled(str(each.get("value", "")), scope) for each in given}
+                if not may:
+                    message = "omitted: depends condition not met"
+                    found = self._new(name, "Skipped", task["template"], node["id"], "Omitted", message=message)
+                elif not nodes.when(condition := nodes.filled(task.get("when", ""), scope)):
+                    message = f"when '{condition}' evaluated false"
+                    found = self._new(name, "Skipped", task["template"], node["id"], "Skipped", message=message)
+                else:
+                    found = self._execute(name, task["template"], arguments, node["id"])
+            phases[task["name"]] = found["phase"]
+            for each in found.get("outputs", {}).get("parameters", ()):
+                scope[f"tasks.{task['name']}.outputs.parameters.{each['name']}"] = str(each.get("value", ""))
+        if all(phases.get(name) in nodes.ENDED for name in waits):
+            used = {name for text in waits.values() for name in _named(text, waits)}
+            bad = [name for name in waits if name not in used and _branch_failed(name, phases, waits)]
+            self._end(node, "Failed" if bad else "Succeeded")
+        return node
+
+    def _suspended(self, node: Json, suspend: Json) -> Json:
+        limit = suspend.get("duration")
+        if limit is None:
+            return node
+        length = float(str(limit).rstrip("smh")) * {"m": 60, "h": 3600}.get(str(limit)[-1], 1)
+        over = since(node["startedAt"]) + length
+        if self.clock.seconds < over:
+            self.of.cluster.controllers.again(over)
+            return node
+        for each in node.get("outputs", {}).get("parameters", ()):
+            source = each.get("valueFrom") or {}
+            if "supplied" in source and "default" not in source:
+                name = each["name"]
+                return self._end(
+                    node, "Error", f"raw output parameter '{name}' has not been set and does not have a default value"
+                )
+            if "supplied" in source:
+                each["value"] = source["default"]
+                del each["valueFrom"]
+        return self._end(node, "Succeeded")
+
+    def _pod(self, name: str, template: Json, boundary: str, more: Json, scope: dict[str, str]) -> Json:
+        node = self._node(name)
+        if node and node["phase"] in nodes.ENDED:
+            return node
+        if node is None or node.pop("unlocked", False):
+            node = node or self._new(name, "Pod", template["name"], boundary, "Pending", **more)
+            self._make_pod(node, template, scope)
+            return node
+        pod = self.of.store.get(self.of.pods.key, self.namespace, self._pod_name(node))
+        if pod is None:
+            return self._end(node, "Error", "pod deleted")
+        return self._observed(node, pod, template)
+
+    def _pod_name(self, node: Json) -> str:
+        return nodes.pod_name(self.name, node["name"], node["templateName"])
+
+    def _make_pod(self, node: Json, template: Json, scope: dict[str, str]) -> None:
+        body = template.get("script") or template.get("container") or {}
+        image = nodes.filled(body.get("image", "none"), scope)
+        self.of.cluster.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": self._pod_name(node),
+                    "labels": {f"{LABEL}/workflow": self.name, f"{LABEL}/completed": "false"},
+                    "annotations": {
+                        f"{LABEL}/node-id": node["id"],
+                        f"{LABEL}/node-name": node["name"],
+                        f"{LABEL}/template": node["templateName"],
+                    },
+                },
+                "spec": {
+                    "restartPolicy": "Never",
+                    "initContainers": [{"name": "init", "image": "quay.example/argoexec:v4.1.2"}],
+                    "containers": [
+                        {"name": "main", "image": image},
+                        {"name": "wait", "image": "quay.example/argoexec:v4.1.2"},
+                    ],
+                },
+            },
+            self.namespace,
+        )
+
+    def _observed(self, node: Json, pod: Json, template: Json) -> Json:
+        status = pod["status"]
+        if status["phase"] == "Pending":
+            reason = _pending_reason(status)
+            return node | _into(node, {"phase": "Pending", **({"message": reason} if reason else {})})
+        node.pop("message", None)
+        conduct = self.of.conduct(template["name"])
+        started = status["containerStatuses"][0]["state"].get("running", {}).get("startedAt")
+        over = since(started or self.clock.stamp()) + conduct.seconds
+        if self.clock.seconds < over:
+            self.of.cluster.controllers.again(over)
+            return node | _into(node, {"phase": "Running", "podIP": status.get("podIP", "")})
+        tries = self.of.attempts[template["name"]] = self.of.attempts.get(template["name"], 0) + 1
+        code = conduct.exit_code if tries <= conduct.fails else 0
+        if conduct.exit_parameter:
+            code = int(self.scope[f"workflow.parameters.{conduct.exit_parameter}"])
+        self._terminate(pod, code, started or self.clock.stamp())
+        outputs: Json = {"exitCode": str(code)}
+        if declared := template.get("outputs", {}).get("parameters"):
+            outputs["parameters"] = [
+                {
+                    "name": each["name"],
+                    "value": conduct.outputs.get(each["name"], ""),
+                    "valueFrom": each.get("valueFrom"),
+                }
+                for each in declared
+            ]
+        node["outputs"] = outputs
+        if code:
+            return self._end(node, "Failed", conduct.message or f"Error (exit code {code})")
+        return self._end(node, "Succeeded")
+
+    def _terminate(self, pod: Json, code: int, started: str) -> None:
+        ended = {
+            "terminated": {
+                "exitCode": code,
+                "reason": "Error" if code else "Completed",
+                "startedAt": started,
+                "finishedAt": self.clock.stamp(),
+            }
+        }
+        containers = [{**each, "state": ended, "ready": False} for each in pod["status"]["containerStatuses"]]
+        status = {**pod["status"], "phase": "Failed" if code else "Succeeded", "containerStatuses": containers}
+        self.of.store.put(self.of.pods, {**pod, "status": status})
+
+    def _shut_down(self, strategy: str) -> None:
+        for node in self.nodes.values():
+            if node["phase"] in nodes.ENDED or (strategy == "Stop" and ".onExit" in node["name"]):
+                continue
+            text = f"workflow shutdown with strategy: {strategy}"
+            if node["type"] == "Suspend":
+                text = f"Stopped with strategy '{strategy}'"
+            self._end(node, "Failed", text if node["type"] in ("Pod", "Suspend") else "")
+
+
+def _into(node: Json, changes: Json) -> Json:
+    node |= changes
+    return node
+
+
+def _named(expression: str, known: dict[str, str]) -> set[str]:
+    return {match[1] for match in nodes._ATOM.finditer(expression)} & set(known)
+
+
+def _depth(name: str, waits: dict[str, str]) -> int:
+    return 1 + max((_depth(each, waits) for each in _named(waits[name], waits)), default=0)
+
+
+def _branch_failed(name: str, phases: dict[str, str], waits: dict[str, str]) -> bool:
+    """A task that was left out passes on what was before it; one that ran says how its branch ends."""
+    if phases[name] in nodes.BAD:
+        return True
+    if phases[name] == "Succeeded":
+        return False
+    return any(_branch_failed(each, phases, waits) for each in _named(waits[name], waits))
+
+
+def _pending_reason(status: Json) -> str:
+    """As the controller words it: of the containers, not of the init containers; then of the scheduler."""
+    for each in status.get("containerStatuses", ()):
+        waiting = each["state"].get("waiting")
+        if waiting:
+            return ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
+    for each in status.get("conditions", ()):
+        if each.get("reason") == "Unschedulable":
+            return f"Unschedulable: {each['message']}"
+    return ""

@@ -19,7 +19,8 @@ BAD = ("Failed", "Error")
 MOST_NODES = 64 * 1024 * 1024
 """Bytes that unpacked node statuses may have. Argo packs them when a workflow is larger than 1 MiB."""
 _STEPS = ("Pod", "Suspend", "HTTP", "Plugin", "Skipped", "Retry")
-_ATTEMPT = re.compile(r"\(\d+\)$")
+_ATTEMPTS = ("Pod", "HTTP", "Plugin", "Suspend", "Skipped")
+_ATTEMPT = re.compile(r"\((\d+)\)$", re.ASCII)
 _HASH = re.compile(r"-(\d+)$")
 
 
@@ -206,21 +207,15 @@ def _shown(node: Json, step: Step) -> bool:
 
 
 def _attempts(every: Mapping[str, Json]) -> dict[str, tuple[str, ...]]:
-    """The pods of each Retry node, in order."""
-    found: dict[str, tuple[str, ...]] = {}
+    """The pods of each Retry node, in order, by its id."""
+    retries = {node["name"]: node["id"] for node in every.values() if node.get("type") == "Retry"}
+    found: dict[str, list[tuple[int, str]]] = {each: [] for each in retries.values()}
     for node in every.values():
-        if node.get("type") != "Retry":
-            continue
-        named = node["name"]
-        tried = [
-            each
-            for each in every.values()
-            if each["name"].startswith(named) and _ATTEMPT.fullmatch(each["name"][len(named) :])
-        ]
-        tried = [each for each in tried if each.get("type") in ("Pod", "HTTP", "Plugin", "Suspend", "Skipped")]
-        tried.sort(key=lambda each: int(each["name"].rpartition("(")[2][:-1]))
-        found[node["id"]] = tuple(each["id"] for each in tried)
-    return found
+        number = _ATTEMPT.search(node["name"])
+        of = retries.get(node["name"][: number.start()]) if number else None
+        if of and number and node.get("type") in _ATTEMPTS:
+            found[of].append((int(number[1]), node["id"]))
+    return {of: tuple(each for _, each in sorted(tried)) for of, tried in found.items()}
 
 
 def _with_last(node: Json, every: Mapping[str, Json], attempts: Mapping[str, tuple[str, ...]]) -> Json:

@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,23 +112,44 @@ def package(name: str, model: str) -> BentoRef:
 
 def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
     """Place the Bento in the idle slot, load it there and judge. Returns the verdict and the report's folder."""
+    project = Project.here()
+    candidate = BentoRef.model_validate_json(bento)
+    objectives(project, slo, candidate.name)  # refused before anything is started
+    place = platform(project, candidate.name)
+    slot = place.stage(candidate, run)
+    seen = place.observe()
+    live = None
+    if seen.active is not None:
+        url = f"http://{seen.slots[seen.active.slot].address}" if seen.active.slot in seen.ready else ""
+        live = Beside(seen.active.bento, url)
+    out = Path(os.environ.get(RUN_FOLDER) or tempfile.mkdtemp()) / "report"
+    return measure(project, candidate, slot.url, live, slo, out, run), str(out)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is live beside the candidate; `url` is empty where it does not answer."""
+
+    bento: BentoRef
+    url: str
+
+
+def measure(
+    project: Project, candidate: BentoRef, url: str, live: Beside | None, slo: list[str], out: Path, run: str
+) -> Verdict:
+    """Load the candidate, which answers at `url`, and judge; the report is written to `out` and logged to W&B."""
     from ekiben.loadtest import runner
     from ekiben.loadtest.resources import Sampler
     from ekiben.loadtest.slo import judge
     from ekiben.pipeline import loading
     from ekiben.report.write import write
 
-    project = Project.here()
-    candidate = BentoRef.model_validate_json(bento)
     wanted, plan = objectives(project, slo, candidate.name)
-    place = platform(project, candidate.name)
-    slot = place.stage(candidate, run)
-    out = Path(os.environ.get(RUN_FOLDER) or tempfile.mkdtemp()) / "report"
     for _ in range(2):
-        with Sampler(slot.url) as sampler:
+        with Sampler(url) as sampler:
             report = runner.run(
                 locustfile=project.root / "loadtests" / "locustfile.py",
-                url=slot.url,
+                url=url,
                 golden=golden(candidate),
                 plan=plan,
                 subject=candidate,
@@ -140,37 +162,34 @@ def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
             break
         # The generator was at fault, not the service: that says nothing about the release, so it is measured again.
         _tell(f"INVALID: {report.reason}")
-    live = place.observe().active
     if wanted.relative and live is None:
         _tell("there is no live release: objectives against it are passed over")
     if wanted.relative and live is not None and report.valid:
-        report = _against_live(place, live.bento, slot.url, candidate, plan, report, out)
+        report = _against_live(live, url, candidate, plan, report, out)
     verdict = judge(report, wanted, live=live is not None)
     write(report, verdict, out)
     _log_report(project, candidate, report, verdict, out, run)
-    return verdict, str(out)
+    return verdict
 
 
 def _against_live(
-    place: "LocalPlatform", live: BentoRef, url: str, candidate: BentoRef, plan: "LoadPlan", report: "LoadReport",
-    out: Path,
-) -> "LoadReport":  # fmt: skip
-    """The report with the comparison: the live slot and the candidate's are asked the same in turn."""
+    live: Beside, url: str, candidate: BentoRef, plan: "LoadPlan", report: "LoadReport", out: Path
+) -> "LoadReport":
+    """The report with the comparison: what is live and the candidate are asked the same in turn."""
     from ekiben.loadtest import compare, payloads
     from ekiben.loadtest.golden import Golden
     from ekiben.pipeline import loading
     from ekiben.pipeline.targets import Payload
 
-    seen = place.observe()
-    if seen.selector is None or seen.selector not in seen.ready:
-        _tell(f"{live}, which is live, does not answer: there is nothing to compare with")
+    if not live.url:
+        _tell(f"{live.bento}, which is live, does not answer: there is nothing to compare with")
         return report
     mine, path = _payload(candidate), out / "payload-live.json"
-    known = payloads.for_other(mine.golden, Golden.read(golden(live)))
+    known = payloads.for_other(mine.golden, Golden.read(golden(live.bento)))
     write_atomically(path, known.model_dump_json())
-    a = loading.Side(live.tag, f"http://{seen.slots[seen.selector].address}", Payload(known, path, mine.source))
+    a = loading.Side(live.bento.tag, live.url, Payload(known, path, mine.source))
     b = loading.Side(candidate.tag, url, mine)
-    _tell(f"comparing {candidate} with {live}, which is live")
+    _tell(f"comparing {candidate} with {live.bento}, which is live")
     both = loading.against(a, b, compare.in_turn(plan), candidate, out / "against-live", _tell)
     found = both.comparison
     if not both.valid or found is None:
@@ -178,7 +197,8 @@ def _against_live(
         return report
     if found.failed_a > MOST_LIVE_FAILURES * found.requests_a:
         _tell(
-            f"{live}, which is live, failed {found.failed_a:,} of {found.requests_a:,} requests: no measure for others"
+            f"{live.bento}, which is live, failed {found.failed_a:,} of {found.requests_a:,} requests: "
+            "no measure for others"
         )
         return report
     return report.model_copy(update={"comparison": found})

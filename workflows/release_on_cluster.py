@@ -1,0 +1,319 @@
+"""The release on a cluster: train → gate → approval? → package → image → stage → load-test → switch and watch.
+
+The same stages as release.py, with an image in a registry or a Bento that pods fetch, and each duty with an account of
+its own. Switch and watch are one step: what was switched and not watched to its end is a state to leave at once.
+The pods need the project at the image's working directory, and its `.ekiben` writable for user 10001.
+"""
+
+# No `from __future__ import annotations` here: Hera reads the annotations themselves and fails on strings.
+from typing import Annotated, Any
+
+from hera.workflows import (
+    DAG,
+    Env,
+    Input,
+    Output,
+    Parameter,
+    Resources,
+    SecretEnv,
+    Suspend,
+    WorkflowTemplate,
+    script,
+)
+from hera.workflows import models as m
+
+IMAGE = "{{workflow.parameters.image}}"
+WANDB = [
+    SecretEnv(name="WANDB_API_KEY", secret_name="ekiben-wandb", secret_key="api-key"),
+    SecretEnv(name="WANDB_BASE_URL", secret_name="ekiben-wandb", secret_key="base-url", optional=True),
+    Env(name="HOME", value="/tmp"),
+]
+NOTIFY = SecretEnv(name="EKIBEN_NOTIFY_URL", secret_name="ekiben-notify", secret_key="url", optional=True)
+
+# A lost spot node is an Error; 4 and 6 are the exit codes of what did not answer or was changed meanwhile
+# (ekiben.errors). A verdict that is not PASS is never asked for again.
+AGAIN = m.RetryStrategy(
+    limit=2,
+    retry_policy="Always",
+    expression='lastRetry.status == "Error" || lastRetry.exitCode in ["4", "6"]',
+    backoff=m.Backoff(duration="10s", factor=2, max_duration="5m"),
+)
+# On all that touches the idle colour, and not on the approval: who waits for a person holds nobody up.
+LOCKED = m.Synchronization(
+    mutexes=[m.Mutex(name="deploy-{{workflow.parameters.environment}}-{{workflow.parameters.recipe}}")]
+)
+CONFINED = m.SecurityContext(allow_privilege_escalation=False, capabilities=m.Capabilities(drop=["ALL"]))
+
+
+def _step(account: str, cpu: str = "500m", memory: str = "1Gi", **more: Any) -> Any:
+    return script(
+        constructor="runner",
+        image=IMAGE,
+        env=[*WANDB, *more.pop("env", [])],
+        service_account_name=account,
+        resources=Resources(cpu_request=cpu, memory_request=memory, memory_limit=memory),
+        retry_strategy=AGAIN,
+        security_context=CONFINED,
+        **more,
+    )
+
+
+class TrainIn(Input):
+    recipe: str
+    params: dict[str, str]
+
+
+class TrainOut(Output):
+    model: Annotated[str, Parameter(name="model", description="ModelVersion as JSON")]
+
+
+@_step("ekiben-train", cpu="2", memory="4Gi", active_deadline_seconds=21600)
+def train(given: TrainIn) -> TrainOut:
+    from ekiben.pipeline import cluster, stages
+
+    with cluster.told():
+        model = stages.train(given.recipe, given.params)
+    return TrainOut(model=model.model_dump_json(), result=str(model))
+
+
+class ModelIn(Input):
+    recipe: str
+    model: str
+
+
+class VerdictOut(Output):
+    verdict: Annotated[str, Parameter(name="verdict", description="Verdict as JSON")]
+
+
+@_step("ekiben-train")
+def gate(given: ModelIn) -> VerdictOut:
+    from ekiben.pipeline import cluster, stages
+
+    with cluster.told():
+        verdict = stages.gate(given.recipe, given.model)
+    return VerdictOut(verdict=verdict.model_dump_json(), result=str(verdict), exit_code=verdict.outcome.exit_code)
+
+
+class ConfirmIn(Input):
+    decision: str
+
+
+@_step("ekiben-train")
+def confirm(given: ConfirmIn) -> None:
+    if given.decision != "approve":
+        raise SystemExit(f"the release was not approved: {given.decision}")
+
+
+class PackageOut(Output):
+    bento: Annotated[str, Parameter(name="bento", description="BentoRef as JSON")]
+
+
+@_step("ekiben-build")
+def package(given: ModelIn) -> PackageOut:
+    from ekiben.pipeline import cluster
+
+    with cluster.told():
+        bento = cluster.package(given.recipe, given.model)
+    return PackageOut(bento=bento.model_dump_json(), result=str(bento))
+
+
+class ImageIn(Input):
+    bento: str
+    by: str
+    repository: str
+
+
+class ImageOut(Output):
+    delivery: Annotated[str, Parameter(name="delivery", description="ImageRef, or BentoRef, as JSON")]
+
+
+@_step("ekiben-build", cpu="2", memory="4Gi")
+def image(given: ImageIn) -> ImageOut:
+    from ekiben.pipeline import cluster
+
+    with cluster.told():
+        if given.by == "bundle":  # pods fetch the published Bento themselves
+            return ImageOut(delivery=given.bento, result="no image is needed")
+        built = cluster.image(given.bento, given.repository)
+    return ImageOut(delivery=built.model_dump_json(), result=str(built))
+
+
+class StageIn(Input):
+    delivery: str
+    environment: str
+    run: str
+
+
+class StageOut(Output):
+    verdict: Annotated[str, Parameter(name="verdict", description="Verdict as JSON")]
+    address: Annotated[str, Parameter(name="address", description="The candidate's address; empty: live already")]
+    live: Annotated[str, Parameter(name="live", description="BentoRef of what is live, as JSON; empty: nothing is")]
+
+
+@_step("ekiben-deploy", active_deadline_seconds=1800)
+def stage(given: StageIn) -> StageOut:
+    from ekiben.pipeline import cluster
+
+    with cluster.told():
+        verdict, address, live = cluster.stage(given.delivery, given.environment, given.run)
+    return StageOut(
+        verdict=verdict.model_dump_json(), address=address, live=live, result=str(verdict),
+        exit_code=verdict.outcome.exit_code,
+    )  # fmt: skip
+
+
+class LoadTestIn(Input):
+    delivery: str
+    address: str
+    live: str
+    environment: str
+    slo: list[str]
+    run: str
+
+
+class LoadTestOut(Output):
+    verdict: Annotated[str, Parameter(name="verdict", description="Verdict as JSON")]
+    report: Annotated[str, Parameter(name="report", description="The report's folder in its pod; W&B has it too")]
+
+
+@_step("ekiben-loadtest", cpu="2", memory="2Gi")
+def load_test(given: LoadTestIn) -> LoadTestOut:
+    from ekiben.pipeline import cluster
+
+    with cluster.told():
+        verdict, report = cluster.load_test(
+            given.delivery, given.address, given.live, given.environment, given.slo, given.run
+        )
+    return LoadTestOut(
+        verdict=verdict.model_dump_json(), report=report, result=str(verdict), exit_code=verdict.outcome.exit_code
+    )
+
+
+class GoLiveIn(Input):
+    delivery: str
+    environment: str
+    run: str
+    by: str
+    report: str
+
+
+@_step("ekiben-deploy", active_deadline_seconds=7200)
+def go_live(given: GoLiveIn) -> VerdictOut:
+    from ekiben.pipeline import cluster
+
+    with cluster.told():
+        verdict = cluster.go_live(given.delivery, given.environment, given.run, given.by, given.report)
+    return VerdictOut(verdict=verdict.model_dump_json(), result=str(verdict), exit_code=verdict.outcome.exit_code)
+
+
+class ConcludeIn(Input):
+    recipe: str
+    environment: str
+    run: str
+    status: str
+
+
+@_step("ekiben-deploy", env=[NOTIFY])
+def conclude(given: ConcludeIn) -> None:
+    from ekiben.pipeline import cluster
+
+    with cluster.told():
+        cluster.conclude(given.recipe, given.environment, given.run, given.status)
+
+
+def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
+    """The release pipeline for a cluster as `cls`: WorkflowTemplate, ClusterWorkflowTemplate or Workflow."""
+    recipe, environment = "{{workflow.parameters.recipe}}", "{{workflow.parameters.environment}}"
+    run = "{{workflow.name}}"
+    settings: dict[str, Any] = {
+        "name": "release-on-cluster",
+        "entrypoint": "release",
+        "on_exit": "exit",
+        "service_account_name": "ekiben-train",
+        "security_context": m.PodSecurityContext(
+            run_as_non_root=True, run_as_user=10001, run_as_group=10001, fs_group=10001,
+            seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
+        ),
+        "pod_gc": m.PodGC(strategy="OnPodSuccess"),
+        "ttl_strategy": m.TTLStrategy(seconds_after_success=86400, seconds_after_failure=604800),
+        "active_deadline_seconds": 172800,
+        "workflow_metadata": m.WorkflowMetadata(
+            labels_from={"ekiben.dev/recipe": m.LabelValueFrom(expression="workflow.parameters.recipe")}
+        ),
+        "arguments": [
+            Parameter(name="recipe", value="digits", description="Recipe: the folder below bentos/"),
+            Parameter(name="params", value="{}", description="Recipe parameters to override, a JSON object"),
+            Parameter(name="slo", value="[]", description='SLOs to override, a JSON list such as ["p99=50ms"]'),
+            Parameter(name="environment", value="staging", description="[tool.ekiben.environments.ENV]"),
+            Parameter(name="approval", value="no", enum=["no", "yes"], description="Whether somebody must approve"),
+            Parameter(name="delivery", value="image", enum=["image", "bundle"], description="How pods get it"),
+            Parameter(name="repository", value="", description="Of the image; empty: by the project's settings"),
+            Parameter(name="by", value="", description="Who releases; empty: the workflow's name"),
+            Parameter(name="image", value="ekiben-pipeline:latest", description="Image that holds this project"),
+        ],
+        **overrides,
+    }  # fmt: skip
+    with cls(**settings) as workflow:
+        with DAG(name="exit"):
+            conclude(
+                arguments={
+                    "recipe": recipe, "environment": environment, "run": run, "status": "{{workflow.status}}",
+                }
+            )  # fmt: skip
+        # Nobody's answer is a no: Argo takes the output's default when the time is over.
+        ask = Suspend(
+            name="ask",
+            duration="24h",
+            inputs=[Parameter(name="decision", enum=["approve", "reject"], default="reject")],
+            outputs=[
+                Parameter(name="decision", value_from=m.ValueFrom(supplied=m.SuppliedValueFrom(), default="reject"))
+            ],
+        )
+        # Asked for in a DAG of its own: passed over as a whole, nothing refers to an answer that nobody gave.
+        with DAG(name="approval") as approval:
+            asked = ask()
+            confirmed = confirm(arguments={"decision": "{{tasks.ask.outputs.parameters.decision}}"})
+            asked.on_success(confirmed)
+        delivery = "{{inputs.parameters.delivery}}"
+        with DAG(name="candidate", inputs=[Parameter(name="delivery")], synchronization=LOCKED) as candidate:
+            staged = stage(arguments={"delivery": delivery, "environment": environment, "run": run})
+            loaded = load_test(
+                name="load-test",
+                arguments={
+                    "delivery": delivery,
+                    "address": staged.get_parameter("address"),
+                    "live": staged.get_parameter("live"),
+                    "environment": environment,
+                    "slo": "{{workflow.parameters.slo}}",
+                    "run": run,
+                },
+            )
+            live = go_live(
+                name="go-live",
+                arguments={
+                    "delivery": delivery,
+                    "environment": environment,
+                    "run": run,
+                    "by": "{{workflow.parameters.by}}",
+                    "report": loaded.get_parameter("report"),
+                },
+            )
+            staged.on_success(loaded).on_success(live)
+        with DAG(name="release"):
+            trained = train(arguments={"recipe": recipe, "params": "{{workflow.parameters.params}}"})
+            model = trained.get_parameter("model")
+            gated = gate(arguments={"recipe": recipe, "model": model})
+            approved = approval(name="approve", when="{{workflow.parameters.approval}} == yes")
+            packaged = package(arguments={"recipe": recipe, "model": model})
+            packaged.depends = "gate.Succeeded && (approve.Succeeded || approve.Skipped)"
+            built = image(
+                arguments={
+                    "bento": packaged.get_parameter("bento"),
+                    "by": "{{workflow.parameters.delivery}}",
+                    "repository": "{{workflow.parameters.repository}}",
+                }
+            )
+            tried = candidate(name="candidate", arguments={"delivery": built.get_parameter("delivery")})
+            trained.on_success(gated).on_success(approved)
+            packaged.on_success(built).on_success(tried)
+    return workflow

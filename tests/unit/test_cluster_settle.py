@@ -1,4 +1,4 @@
-"""What the exit handler of a release on a cluster undoes: its own unfinished work alone. Against the fake API server."""
+"""What the exit handler of a release on a cluster undoes: its own unfinished work. Against the fake API server."""
 
 from ekiben.pipeline import cluster as stages
 from ekiben.platforms.manifests.names import Target

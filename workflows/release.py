@@ -29,7 +29,7 @@ def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
         **overrides,
     }
     with cls(**settings) as workflow:
-        # A template of its own around the step, because Argo passes no arguments to what onExit names.
+        # A template of its own around the step: what onExit names gets the workflow's own parameters and no others.
         with DAG(name="exit"):
             steps.conclude(
                 arguments={"recipe": recipe, "run": "{{workflow.name}}", "status": "{{workflow.status}}"},

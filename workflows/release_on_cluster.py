@@ -45,7 +45,20 @@ LOCKED = m.Synchronization(
 CONFINED = m.SecurityContext(allow_privilege_escalation=False, capabilities=m.Capabilities(drop=["ALL"]))
 
 
-def _step(account: str, cpu: str = "500m", memory: str = "1Gi", **more: Any) -> Any:
+PODS: dict[str, Any] = {
+    "security_context": m.PodSecurityContext(
+        run_as_non_root=True,
+        run_as_user=10001,
+        run_as_group=10001,
+        fs_group=10001,
+        seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
+    ),
+    "pod_gc": m.PodGC(strategy="OnPodSuccess"),
+    "ttl_strategy": m.TTLStrategy(seconds_after_success=86400, seconds_after_failure=604800),
+}
+
+
+def step(account: str, cpu: str = "500m", memory: str = "1Gi", **more: Any) -> Any:
     return script(
         constructor="runner",
         image=IMAGE,
@@ -67,7 +80,7 @@ class TrainOut(Output):
     model: Annotated[str, Parameter(name="model", description="ModelVersion as JSON")]
 
 
-@_step("ekiben-train", cpu="2", memory="4Gi", active_deadline_seconds=21600)
+@step("ekiben-train", cpu="2", memory="4Gi", active_deadline_seconds=21600)
 def train(given: TrainIn) -> TrainOut:
     from ekiben.pipeline import cluster, stages
 
@@ -85,7 +98,7 @@ class VerdictOut(Output):
     verdict: Annotated[str, Parameter(name="verdict", description="Verdict as JSON")]
 
 
-@_step("ekiben-train")
+@step("ekiben-train")
 def gate(given: ModelIn) -> VerdictOut:
     from ekiben.pipeline import cluster, stages
 
@@ -98,7 +111,7 @@ class ConfirmIn(Input):
     decision: str
 
 
-@_step("ekiben-train")
+@step("ekiben-train")
 def confirm(given: ConfirmIn) -> None:
     if given.decision != "approve":
         raise SystemExit(f"the release was not approved: {given.decision}")
@@ -108,7 +121,7 @@ class PackageOut(Output):
     bento: Annotated[str, Parameter(name="bento", description="BentoRef as JSON")]
 
 
-@_step("ekiben-build")
+@step("ekiben-build")
 def package(given: ModelIn) -> PackageOut:
     from ekiben.pipeline import cluster
 
@@ -127,7 +140,7 @@ class ImageOut(Output):
     delivery: Annotated[str, Parameter(name="delivery", description="ImageRef, or BentoRef, as JSON")]
 
 
-@_step("ekiben-build", cpu="2", memory="4Gi")
+@step("ekiben-build", cpu="2", memory="4Gi")
 def image(given: ImageIn) -> ImageOut:
     from ekiben.pipeline import cluster
 
@@ -150,7 +163,7 @@ class StageOut(Output):
     live: Annotated[str, Parameter(name="live", description="BentoRef of what is live, as JSON; empty: nothing is")]
 
 
-@_step("ekiben-deploy", active_deadline_seconds=1800)
+@step("ekiben-deploy", active_deadline_seconds=1800)
 def stage(given: StageIn) -> StageOut:
     from ekiben.pipeline import cluster
 
@@ -176,7 +189,7 @@ class LoadTestOut(Output):
     report: Annotated[str, Parameter(name="report", description="The report's folder in its pod; W&B has it too")]
 
 
-@_step("ekiben-loadtest", cpu="2", memory="2Gi")
+@step("ekiben-loadtest", cpu="2", memory="2Gi")
 def load_test(given: LoadTestIn) -> LoadTestOut:
     from ekiben.pipeline import cluster
 
@@ -197,7 +210,7 @@ class GoLiveIn(Input):
     report: str
 
 
-@_step("ekiben-deploy", active_deadline_seconds=7200)
+@step("ekiben-deploy", active_deadline_seconds=7200)
 def go_live(given: GoLiveIn) -> VerdictOut:
     from ekiben.pipeline import cluster
 
@@ -213,7 +226,7 @@ class ConcludeIn(Input):
     status: str
 
 
-@_step("ekiben-deploy", env=[NOTIFY])
+@step("ekiben-deploy", env=[NOTIFY])
 def conclude(given: ConcludeIn) -> None:
     from ekiben.pipeline import cluster
 
@@ -230,12 +243,7 @@ def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
         "entrypoint": "release",
         "on_exit": "exit",
         "service_account_name": "ekiben-train",
-        "security_context": m.PodSecurityContext(
-            run_as_non_root=True, run_as_user=10001, run_as_group=10001, fs_group=10001,
-            seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
-        ),
-        "pod_gc": m.PodGC(strategy="OnPodSuccess"),
-        "ttl_strategy": m.TTLStrategy(seconds_after_success=86400, seconds_after_failure=604800),
+        **PODS,
         "active_deadline_seconds": 172800,
         "workflow_metadata": m.WorkflowMetadata(
             labels_from={"ekiben.dev/recipe": m.LabelValueFrom(expression="workflow.parameters.recipe")}

@@ -53,13 +53,22 @@ def run(
     param: Annotated[list[str] | None, typer.Option(help="Recipe parameter, such as label_noise=0.6.")] = None,
     slo: Annotated[list[str] | None, typer.Option(help="Service-level objective to override: p99=50ms.")] = None,
     name: Annotated[str, typer.Option("--workflow", help="Workflow: a module below workflows/.")] = "release",
+    resume: Annotated[str, typer.Option(help="Run that was cut off, to go on with after its last step.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Run a workflow on this machine: from data to live traffic.
 
     Example: ekiben run digits --param C=0.05 --slo p99=100ms
     """
+    from ekiben.errors import UsageError
     from ekiben.pipeline import rehearsal
+
+    if resume:
+        if recipe or param or slo:
+            raise UsageError(
+                "--resume goes on with what the run was started with", wanted="no recipe, --param or --slo"
+            )
+        raise typer.Exit(rehearsal.resume(_project(), resume, as_json=as_json))
 
     code = rehearsal.run(_project(), name, recipe, workflow.pairs("--param", param or []), slo or [], as_json=as_json)
     raise typer.Exit(code)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ekiben.config import Project
-from ekiben.pipeline import definitions, document, lint
+from ekiben.pipeline import checks, definitions, document
 from tests import crd_checks
 
 ROOT = Path(__file__).parents[2]
@@ -56,9 +56,10 @@ def test_a_field_that_argo_does_not_know_is_found(where: tuple[Any, ...], value:
     assert any(seen in problem for problem in crd_checks.problems(changed))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("_on_cluster")])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_local_engine_can_run_it(name: str) -> None:
-    lint.check(document.read(definitions.load(PROJECT, name)))
+    checks.require(definitions.load(PROJECT, name))
+    document.read(definitions.load(PROJECT, name))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,8 +15,10 @@ import yaml
 from hera.workflows import DAG, Parameter, Workflow
 
 from ekiben.errors import UsageError
-from ekiben.pipeline import document, lint
-from ekiben.pipeline.local import Engine, Event, Result
+from ekiben.pipeline import checks, document
+from ekiben.pipeline.attempts import Processes
+from ekiben.pipeline.local import Engine
+from ekiben.pipeline.nodes import Event, Result
 from tests.fakes import engine_steps as steps
 
 ROOT = Path(__file__).parents[2]
@@ -25,10 +27,17 @@ ROOT = Path(__file__).parents[2]
 def executed(
     workflow: Any, folder: Path, tell: Callable[[Event], None] = lambda event: None, **parameters: str
 ) -> Result:
-    read = document.read(yaml.safe_load(workflow.to_yaml()))
-    lint.check(read)
-    engine = Engine(read, name="test-1", root=ROOT, folder=folder / "run", parameters=parameters, env=dict(os.environ))
-    return engine.run()
+    return engine(yaml.safe_load(workflow.to_yaml()), folder, tell, **parameters).run()
+
+
+def engine(
+    made: dict[str, Any], folder: Path, tell: Callable[[Event], None] = lambda event: None, **parameters: str
+) -> Engine:
+    checks.require(made)
+    return Engine(
+        document.read(made), name="test-1", folder=folder / "run", state=folder / "state", parameters=parameters,
+        steps=Processes(ROOT, dict(os.environ)), tell=tell,
+    )  # fmt: skip
 
 
 def phases(result: Result) -> dict[str, str]:
@@ -97,12 +106,7 @@ def test_retries_follow_the_policy(tmp_path: Path) -> None:
         document_["spec"]["templates"].append({**template, "name": name, "retryStrategy": strategy})
         dag.append({"name": name, "template": name, "arguments": {"parameters": [
             {"name": "text", "value": str(tmp_path / name)}]}})  # fmt: skip
-    read = document.read(document_)
-    lint.check(read)
-    engine = Engine(
-        read, name="r", root=ROOT, folder=tmp_path / "run", parameters={}, env=dict(os.environ), tell=told.append
-    )
-    result = engine.run()
+    result = engine(document_, tmp_path, told.append).run()
 
     assert phases(result) == {"plain": "Failed", "enough": "Succeeded", "few": "Failed", "other": "Failed"}
     assert {name: (tmp_path / name).read_text() for name in phases(result)} == {
@@ -141,18 +145,19 @@ import os
 from pathlib import Path
 import yaml
 from ekiben.pipeline import document
+from ekiben.pipeline.attempts import Processes
 from ekiben.pipeline.local import Engine
 read = document.read(yaml.safe_load(Path({str(tmp_path / "document.yaml")!r}).read_text()))
-Engine(read, name="k", root=Path({str(ROOT)!r}), folder=Path({str(tmp_path / "run")!r}), parameters={{}},
-       env=dict(os.environ)).run()
+Engine(read, name="k", folder=Path({str(tmp_path / "run")!r}), state=Path({str(tmp_path / "state")!r}),
+       parameters={{}}, steps=Processes(Path({str(ROOT)!r}), dict(os.environ))).run()
 """
     with Workflow(name="t", entrypoint="main") as workflow, DAG(name="main"):
         steps.sleep(name="long", arguments={"text": "60"})
     (tmp_path / "document.yaml").write_text(workflow.to_yaml())
-    engine = subprocess.Popen([sys.executable, "-c", script])
-    step = _eventually(lambda: next((p for p in psutil.Process(engine.pid).children()), None))
-    engine.send_signal(signal.SIGKILL)
-    engine.wait()
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    step = _eventually(lambda: next((p for p in psutil.Process(parent.pid).children()), None))
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
     _eventually(lambda: not step.is_running() or step.status() == psutil.STATUS_ZOMBIE)
 
 
@@ -162,15 +167,14 @@ def test_stop_ends_the_step_and_still_runs_the_exit_handler(tmp_path: Path) -> N
             steps.echo(name="tell", arguments={"text": "{{workflow.status}}"})
         with DAG(name="main"):
             steps.sleep(name="a", arguments={"text": "60"}) >> steps.echo(name="b", arguments={"text": "x"})
-    read = document.read(yaml.safe_load(workflow.to_yaml()))
 
     def tell(event: Event) -> None:
         if event.kind == "start" and event.task == "a":
-            engine.stop()
+            running.stop()
 
-    engine = Engine(read, name="s", root=ROOT, folder=tmp_path / "run", parameters={}, env=dict(os.environ), tell=tell)
+    running = engine(yaml.safe_load(workflow.to_yaml()), tmp_path, tell)
     started = time.monotonic()
-    result = engine.run()
+    result = running.run()
     assert phases(result) == {"a": "Error", "b": "Omitted", "onExit.tell": "Succeeded"}
     assert texts(result)["onExit.tell"] == "Failed"
     assert result.phase == "Failed"

@@ -32,13 +32,18 @@ def _decide(verb: str, run: str, by: str, why: str, env: str, as_json: bool) -> 
     from collections.abc import Mapping
 
     from ekiben.config import Project
-    from ekiben.pipeline import argo, stages
+    from ekiben.pipeline import argo, decisions, stages
     from ekiben.pipeline.argo import approval
     from ekiben.types import ModelVersion
 
     def record(model: ModelVersion, config: Mapping[str, str]) -> None:
         stages.registry(Project.here()).record(model, "approval", config)
 
+    if not env and (here := Project.here().state / "runs" / run).is_dir():
+        question = decisions.decide(here, verb, by, why)
+        answer = {"run": run, "node": question.node, "decision": verb, "by": by, "why": why}
+        out(answer if as_json else f"{run}: {verb}, by {by}: {why}")
+        return
     found = argo.find(run, client=connected(env))
     decision = approval.decide(found, "approve" if verb == "approve" else "reject", by, why, record)
     out(dataclasses.asdict(decision) if as_json else str(decision))

@@ -6,14 +6,14 @@ Grammar of both: or-terms of and-terms of `!`-terms; parentheses group. A `depen
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ekiben.errors import UnsupportedError
 
-RESULTS = ("Succeeded", "Failed", "Errored", "Skipped", "Omitted", "Daemoned")
-_BARE_DEPENDS = {"Succeeded", "Skipped", "Daemoned"}
+RESULTS = ("Succeeded", "Failed", "Errored", "Skipped", "Omitted", "Daemoned", "AnySucceeded", "AllFailed")
+BARE = ("Succeeded", "Skipped", "Daemoned")
 """A task named without a result means any of these (Argo: fields, "Enhanced Depends Logic")."""
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -98,18 +98,33 @@ def dependencies(depends: str) -> set[str]:
     return {token.text.partition(".")[0] for token in tokens(depends) if token.kind == "word"}
 
 
-def depends(source: str, results: Mapping[str, str]) -> bool:
-    """Whether `source` holds for the results of the finished tasks, each one of RESULTS."""
+def depends(source: str, results: Mapping[str, Collection[str]]) -> bool:
+    """Whether `source` holds, where `results` has the words of RESULTS that are true of each finished task."""
 
     def atom(parser: _Parser) -> bool:
-        task, _, result = parser.take().text.partition(".")
-        if result and result not in RESULTS:
-            raise UnsupportedError(f"no such result: {task}.{result}", wanted=f"one of {', '.join(RESULTS)}")
+        task, result = _atom(parser)
         if task not in results:
             raise UnsupportedError(f"depends on {task!r}, which is not a task of this DAG")
-        return results[task] == result if result else results[task] in _BARE_DEPENDS
+        return any(word in results[task] for word in ([result] if result else BARE))
 
     return _Parser(source, atom).whole()
+
+
+def depends_words(source: str) -> None:
+    """UnsupportedError unless it can be read and all its results are such as there are."""
+
+    def atom(parser: _Parser) -> bool:
+        return bool(_atom(parser))
+
+    if source:
+        _Parser(source, atom).whole()
+
+
+def _atom(parser: _Parser) -> tuple[str, str]:
+    task, _, result = parser.take().text.partition(".")
+    if result and result not in RESULTS:
+        raise UnsupportedError(f"no such result: {task}.{result}", wanted=f"one of {', '.join(RESULTS)}")
+    return task, result
 
 
 def when(source: str) -> bool:

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ekiben.pipeline.local import Event, Node
+from ekiben.pipeline.nodes import Event, Node
 
 _MARKS = {"Succeeded": "[green]✓[/]", "Failed": "[red]✗[/]", "Error": "[red]✗[/]"}
 

@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,23 @@ from rich.console import Console
 
 from ekiben import tracking
 from ekiben.config import Project
-from ekiben.errors import ConflictError
+from ekiben.errors import ConflictError, NotFoundError, UsageError
 from ekiben.files import locked, write_atomically
-from ekiben.pipeline import definitions, document, lint, progress, stages, summary
+from ekiben.pipeline import checks, definitions, document, progress, stages, summary, timeline
+from ekiben.pipeline.attempts import Processes
 from ekiben.pipeline.local import Engine
 from ekiben.platforms.local import HOLDER
+
+BEGUN, ENDED = "begun.json", "summary.json"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run was started with, which is what it goes on with when it was cut off."""
+
+    document: dict[str, Any]
+    recipe: str
+    given: dict[str, str]
 
 
 def run(
@@ -30,12 +43,9 @@ def run(
 
     What can be wrong with the user's words is found before the first step.
     """
-    console = Console(stderr=as_json)
     recipe = recipe or project.settings.recipe
     stages.recipe(project, recipe).with_params(params)
     stages.objectives(project, slo, recipe)
-    read = document.read(definitions.load(project, workflow))
-    lint.check(read)
     given = {
         "recipe": recipe,
         "params": json.dumps(dict(params)),
@@ -44,17 +54,45 @@ def run(
         "by": getpass.getuser(),
     }
     name = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    begun = Begun(definitions.load(project, workflow), recipe, given)
+    return _execute(project, name, begun, as_json=as_json)
+
+
+def resume(project: Project, name: str, *, as_json: bool) -> int:
+    """Go on with a run that was cut off, after the last step that it finished, with the document that it had."""
+    folder = project.state / "runs" / name
+    if not (folder / BEGUN).is_file():
+        known = sorted(path.parent.name for path in (project.state / "runs").glob(f"*/{BEGUN}"))
+        raise NotFoundError(
+            f"there is no run {name} in this project",
+            wanted=f"one of {', '.join(known[-5:]) or 'none: there is no run'}",
+        )
+    if (folder / ENDED).is_file():
+        outcome = json.loads((folder / ENDED).read_text())["outcome"]
+        raise UsageError(
+            f"{name} has ended: {outcome}",
+            wanted="a run that was cut off; one that ended has cleared up behind it",
+            next_step="start a new run: `ekiben run`",
+        )
+    return _execute(project, name, Begun(**json.loads((folder / BEGUN).read_text())), as_json=as_json)
+
+
+def _execute(project: Project, name: str, begun: Begun, *, as_json: bool) -> int:
+    console = Console(stderr=as_json)
+    checks.require(begun.document)
+    read = document.read(begun.document)
     folder = project.state / "runs" / name
     with _alone(project):
-        platform = stages.platform(project, recipe)
+        platform = stages.platform(project, begun.recipe)
         platform.observe()
         platform.ensure_switch()  # a port that is taken shows now, not after the training
+        write_atomically(folder / BEGUN, json.dumps(asdict(begun)))
         run_env = {stages.RUN_FOLDER: str(folder), HOLDER: str(os.getpid())}
         env = {**os.environ, **tracking.environment(project), **run_env}
         shown = progress.display(console)
         engine = Engine(
-            read, name=name, root=project.root, folder=folder, env=env, tell=shown.tell,
-            parameters={key: value for key, value in given.items() if key in read.arguments},
+            read, name=name, folder=folder, state=project.state, steps=Processes(project.root, env), tell=shown.tell,
+            parameters={key: value for key, value in begun.given.items() if key in read.arguments},
         )  # fmt: skip
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -65,7 +103,8 @@ def run(
     ended = summary.of(result)
     observed = platform.observe()
     told = ended.as_json(observed.selector, platform.url if observed.selector else "")
-    write_atomically(folder / "summary.json", json.dumps(told, indent=2))
+    write_atomically(folder / ENDED, json.dumps(told, indent=2))
+    write_atomically(folder / "run.html", timeline.page(ended))
     with contextlib.suppress(BrokenPipeError):
         ours = observed.active is not None and observed.active.run == name
         _show(console, ended, told, folder, stages.example(platform), ours)
@@ -114,6 +153,7 @@ def _show(
         failed = f"{probe.failed:,} failed" + (f" ({probe.first_failure})" if probe.failed else "")
         again = f", {probe.reconnects:,} sent anew after a kept connection closed" if probe.reconnects else ""
         line("probe", f"{probe.requests:,} requests through the switch, {failed}{again}, worst {probe.worst_ms:.0f} ms")
+    line("course", os.path.relpath(folder / "run.html"))
     line("logs", os.path.relpath(folder / "steps"))
     if told["active"] and example:
         request = json.dumps(example["request"], separators=(",", ":"))

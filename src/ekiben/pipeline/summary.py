@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ekiben.errors import StepError
-from ekiben.pipeline.local import Node, Result
+from ekiben.pipeline.nodes import Node, Result
 from ekiben.types import BentoRef, Check, ModelVersion, Outcome, Probe, Verdict
 
 UNMET = ("Failed", "Error")

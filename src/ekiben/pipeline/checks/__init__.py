@@ -1,11 +1,12 @@
 """What is wrong with an Argo document that neither Hera nor Argo's definitions refuse, before it is sent. Pure.
 
-What the engine on this machine cannot run is another question: see pipeline/lint.py.
+What the engine on this machine cannot run is another question: see pipeline/document.py.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ekiben.errors import UsageError
 from ekiben.pipeline.checks import edges, references
 from ekiben.pipeline.checks.problem import Problem, one_of
 from ekiben.pipeline.checks.scope import BODIES, Scope, calls, hooks, named
@@ -39,6 +40,12 @@ def check(
         case "WorkflowEventBinding":
             return list(_binding(spec, known))
     return [Problem("kind", f"{kind!r} is none of Argo's", "a Workflow, WorkflowTemplate, CronWorkflow or such")]
+
+
+def require(document: Json) -> None:
+    """UsageError, with all that keeps it from working, unless nothing does."""
+    if problems := [problem for problem in check(document) if not problem.works]:
+        raise UsageError("the workflow cannot work:\n" + "\n".join(map(str, problems)))
 
 
 def _workflow(

@@ -69,6 +69,7 @@ def _edge(path: str, task: Json, tasks: Mapping[str, Json]) -> Iterator[Problem]
                 f"{path}.depends",
                 f"{name} starts after a skipped {other} too: `{other}` alone means Succeeded, Skipped or Daemoned",
                 f"write {other}.Succeeded; in Hera {other}.on_success({name}) instead of {other} >> {name}",
+                works=True,
             )
 
 

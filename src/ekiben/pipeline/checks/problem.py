@@ -10,6 +10,7 @@ class Problem:
     path: str
     seen: str
     next_step: str = ""
+    works: bool = False  # it does something, though hardly what was meant
 
     def __str__(self) -> str:
         return f"{self.path}: {self.seen}" + (f"\n    next: {self.next_step}" if self.next_step else "")

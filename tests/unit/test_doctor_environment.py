@@ -29,9 +29,13 @@ from ekiben.doctor import accounts, argo, cluster, environment, finding
 from ekiben.doctor.finding import Finding
 from ekiben.environments import Environment
 from ekiben.errors import UsageError
+from ekiben.platforms.kubernetes.api import Api, configured
 from ekiben.platforms.manifests import groups
 from ekiben.platforms.manifests.names import Target
+from tests import crd_checks
 from tests.fakes.argo import controller as fake
+from tests.fakes.argo import server as argo_server
+from tests.fakes.argo.server import ArgoServer
 from tests.fakes.kubernetes.access import ADMIN, service_account
 from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.http import served, write_kubeconfig
@@ -295,6 +299,13 @@ FAULTS: list[tuple[str, str, Callable[[World], None], str, str, str, int]] = [
      _replaced_controller("argoproj/workflow-controller:v4.1.2", "--namespaced"), "fail", "see only", "--name", 2),
     ("a mirror", "Argo's controller", _replaced_controller("reg.example:5000/argo/workflow-controller:v4.0.7-1"), "ok",
      "v4.0.7", "", 0),
+    ("no images", "registry", _set(image_repository="", runtime_image=""), "warn", "neither", "set image_repos", 0),
+    ("no Argo Server", "Argo Server", _environ(ARGO_SERVER="127.0.0.1:1", ARGO_SECURE="false"), "fail",
+     "127.0.0.1:1|refused", "", 4),
+    ("a wrong Argo Server", "Argo Server", _environ(ARGO_SERVER="http://"), "fail", "no address", "", 2),
+    ("another account", "workflows' accounts", lambda world: world.documents.update(
+        own={"spec": {"templates": [{"serviceAccountName": "own"}, {"serviceAccountName": "{{inputs.parameters.x}}"}]}}
+    ), "fail", "^not there: own$", "", 3),
     ("no account", "workflows' accounts", _without("api/v1", "serviceaccounts", "ekiben-build"), "fail",
      "^not there: ekiben-build$", "workflow-accounts.yaml", 3),
     ("no deployer", "service's accounts", _without("api/v1", "serviceaccounts", "digits-deployer"), "fail",
@@ -451,6 +462,47 @@ def test_the_secrets_that_documents_refer_to() -> None:
         "tls": {"ca": True}, "a": {"x": True, "y": False}, "s3": {"id": True, "key": True}, "whole": {"": True},
     }  # fmt: skip
     assert list(found["a"].by) == ["w"]
+
+
+@pytest.mark.parametrize("token", ["good", "bad"])
+def test_the_argo_server_is_asked_too(world: World, tmp_path: Path, token: str) -> None:
+    server = ArgoServer(world.cluster)
+    server.tokens = {"good": {"ml"}}
+    with served(world.cluster) as url, argo_server.served(server) as address:
+        world.environ |= {"ARGO_SERVER": f"http://{address}", "ARGO_TOKEN": token}
+        told = world.findings(tmp_path, url)["Argo Server"]
+    assert told.outcome == ("ok" if token == "good" else "fail"), told
+    assert told.seen == f"http://{address}: v4.1.2" if token == "good" else told.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "outcome"), [(["schedules"], "ok"), (["schedule", "schedules"], "warn"), ([], "unknown")]
+)
+def test_argo_by_its_definitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: list[str], outcome: str
+) -> None:
+    spec = {"properties": {each: {"type": "string"} for each in fields}}
+    schemas = {"io.argoproj.v1alpha1.CronWorkflow": {"properties": {"spec": spec}}}
+    forbidden = {"kind": "Status", "code": 403, "message": "deployments.apps is forbidden"}
+    answers: dict[str, tuple[int, Json]] = {
+        f"GET {path}": (403, forbidden)
+        for path in ("/apis/apps/v1/deployments", "/apis/apps/v1/namespaces/ml/deployments",
+                     "/apis/apps/v1/namespaces/argo/deployments")
+    }  # fmt: skip
+    answers["GET /openapi/v3/apis/argoproj.io/v1alpha1"] = (200, {"components": {"schemas": schemas}})
+    with answering(answers) as address:
+        monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "k", f"http://{address}", token="t")))
+        assert argo.controller(Api(configured("")), "ml").outcome == outcome
+
+
+def test_the_definitions_of_argo_4_have_what_tells_it() -> None:
+    file = crd_checks.CRDS / "cronworkflows.json"
+    if not file.is_file():
+        pytest.skip("Argo's definitions are not here: EKIBEN_ARGO_CRDS")
+    (version,) = json.loads(file.read_text())["spec"]["versions"]
+    fields = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert "schedules" in fields
+    assert "schedule" not in fields
 
 
 def _ekiben(root: Path, *args: str, code: int, **env: str) -> str:

@@ -32,7 +32,19 @@ def accounts(api: Api, name: str, wanted: Sequence[str], namespace: str, step: s
     return ok(name, ", ".join(wanted))
 
 
-def bindings(api: Api, target: Target) -> list[Finding]:
+def used(documents: Mapping[str, Json]) -> list[str]:
+    """The accounts that steps run as: those that every project has, and what else the documents name."""
+    return list(dict.fromkeys([*WORKFLOW_ACCOUNTS, *(name for each in documents.values() for name in _named(each))]))
+
+
+def _named(value: Any) -> Iterator[str]:
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _named(each)
+    if isinstance(value, dict) and isinstance(name := value.get("serviceAccountName"), str) and "{{" not in name:
+        yield name
+
+
+def bindings(api: Api, target: Target, steps: Sequence[str]) -> list[Finding]:
     """Whether the steps' pods can report to Argo, and whether the deploying step may deploy the service."""
     namespace = target.settings.namespace
     found = api.get(path(_RBAC, "rolebindings", namespace)).get("items") or []
@@ -49,15 +61,15 @@ def bindings(api: Api, target: Target) -> list[Finding]:
             for each in found
         )
 
-    name, lacking = "executor's rights", [each for each in WORKFLOW_ACCOUNTS if not bound(each, EXECUTOR)]
+    name, lacking = "executor's rights", [each for each in steps if not bound(each, EXECUTOR)]
     wanted = f"the Role {EXECUTOR}, which lets a step's pod write its result for Argo"
     step = f"kubectl -n {namespace} apply -f {_BASE}"
     executor = (
         wrong(name, f"not bound to {EXECUTOR}: {', '.join(lacking)}", wanted, step)
         if lacking
-        else ok(name, f"all four are bound to {EXECUTOR}")
+        else ok(name, f"all {len(steps)} are bound to {EXECUTOR}")
     )
-    name, account = "deployer's rights", WORKFLOW_ACCOUNTS[-1]
+    name, account = "deployer's rights", "ekiben-deploy"
     if bound(account, target.deployer):
         return [executor, ok(name, f"{account} is bound to {target.deployer}")]
     step = (
@@ -143,9 +155,9 @@ def secret(api: Api, namespace: str, called: str, wanted: Needed) -> Finding:
 def checks(api: Api, target: Target, documents: Mapping[str, Json]) -> list[Check]:
     namespace = target.settings.namespace
     render = f"ekiben render {target.service} --env {target.environment} | kubectl apply -f -"
-    own = (target.name, target.deployer)
+    own, steps = (target.name, target.deployer), used(documents)
     given = [
-        ("workflows' accounts", WORKFLOW_ACCOUNTS, f"kubectl -n {namespace} apply -f {_BASE}"),
+        ("workflows' accounts", steps, f"kubectl -n {namespace} apply -f {_BASE}"),
         ("service's accounts", own, f"have an administrator run: {render}"),
     ]
 
@@ -157,6 +169,6 @@ def checks(api: Api, target: Target, documents: Mapping[str, Json]) -> list[Chec
 
     return [
         *(account(*each) for each in given),
-        Check("accounts' rights", lambda: bindings(api, target)),
+        Check("accounts' rights", lambda: bindings(api, target, steps)),
         *(one(*each) for each in needed(documents, target).items()),
     ]

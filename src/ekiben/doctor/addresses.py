@@ -24,6 +24,10 @@ def registries(images: Sequence[str]) -> list[Check]:
         name = f"registry {host}"
         return Check(name, lambda: [registry(name, host)], late="fail")
 
+    if not hosts:
+        step = "set image_repository for images, or runtime_image for bundles"
+        none = warn("registry", "the environment names neither images nor bundles", "one of both to deploy", step)
+        return [Check("registry", lambda: [none])]
     return [check(host) for host in hosts]
 
 

@@ -1,10 +1,11 @@
 """Argo Workflows on the cluster: its custom resources, and its controller."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ekiben.doctor.cluster import served
-from ekiben.doctor.finding import Check, Finding, missing, ok, silent, unknown, warn, wrong
+from ekiben.doctor.finding import Check, Finding, missing, ok, refused, silent, unknown, warn, wrong
 from ekiben.errors import EkibenError
 from ekiben.pipeline.argo.documents import API_VERSION
 from ekiben.platforms.kubernetes.api import Api, path
@@ -32,8 +33,7 @@ def controller(api: Api, namespace: str) -> Finding:
     try:
         found = _controllers(api, namespace)
     except EkibenError as error:
-        step = "ask who runs Argo: kubectl get deployments -A -o wide | grep workflow-controller"
-        return unknown(name, f"not allowed to look for it: {error.seen}", wanted, step)
+        return _by_definitions(api, name, wanted, error)
     if not found:
         return missing(name, "no Deployment runs workflow-controller", wanted, _INSTALL)
     seeing = [each for each in found if _sees(each, namespace)]
@@ -52,10 +52,48 @@ def controller(api: Api, namespace: str) -> Finding:
     if version is None:
         step = "look at its log's first line; pin its image to a version"
         return unknown(name, f"{seen}, which tells no version", wanted, step)
-    upgrade = "upgrade Argo Workflows: controller and custom resource definitions together"
+    return _judged(name, seen, version)
+
+
+def server(environ: Mapping[str, str], namespace: str) -> Finding:
+    """The Argo Server that ARGO_SERVER names, by which runs are then started and read."""
+    from ekiben.pipeline.argo.server import Server
+
+    name = "Argo Server"
+    try:
+        found = Server.configured(namespace, environ)
+        version = found.version()
+    except EkibenError as error:
+        return refused(name, error, "the server that ARGO_SERVER names, or no ARGO_SERVER")
+    number = re.match(r"v?(\d+)\.(\d+)", version)
+    if number is None:
+        return unknown(name, f"{found.url} tells no version", "Argo Workflows {}.{} or newer".format(*OLDEST))
+    return _judged(name, f"{found.url}: {version}", (int(number[1]), int(number[2])))
+
+
+def _judged(name: str, seen: str, version: tuple[int, int]) -> Finding:
+    upgrade = "upgrade Argo Workflows: server, controller and custom resource definitions together"
     if version < OLDEST:
-        return wrong(name, seen, wanted, upgrade)
+        return wrong(name, seen, "Argo Workflows {}.{}, 4 or newer by preference".format(*OLDEST), upgrade)
     return warn(name, seen, "4 or newer: what is tested", upgrade) if version < ADVISED else ok(name, seen)
+
+
+def _by_definitions(api: Api, name: str, wanted: str, error: EkibenError) -> Finding:
+    """Who may not look at the controller may still read what the API server publishes of its definitions: Argo 4 took
+    `schedule` out of CronWorkflow. Minimal definitions name no fields at all."""
+    try:
+        told = api.get(f"/openapi/v3/apis/{API_VERSION}")
+    except EkibenError:
+        told = {}
+    kinds = (told.get("components") or {}).get("schemas") or {}
+    cron: Json = next((each for key, each in kinds.items() if key.endswith(".CronWorkflow")), {})
+    fields = ((cron.get("properties") or {}).get("spec") or {}).get("properties") or {}
+    if "schedule" in fields:
+        return _judged(name, "by its resources' definitions older than 4", (3, 6))
+    if "schedules" in fields:
+        return ok(name, "by its resources' definitions 4 or newer; not allowed to look at its Deployment")
+    step = "ask who runs Argo: kubectl get deployments -A -o wide | grep workflow-controller"
+    return unknown(name, f"not allowed to look for it: {error.seen}", wanted, step)
 
 
 def version_of(image: str, labels: dict[str, str]) -> tuple[int, int] | None:
@@ -99,8 +137,10 @@ def _sees(deployment: Json, namespace: str) -> bool:
     return own or re.search(r"--namespaced(?!=false)\b", arguments) is None
 
 
-def checks(api: Api, namespace: str) -> list[Check]:
+def checks(api: Api, namespace: str, environ: Mapping[str, str]) -> list[Check]:
+    servers = [Check("Argo Server", lambda: [server(environ, namespace)], late="fail")]
     return [
+        *(servers if environ.get("ARGO_SERVER") else []),
         Check("Argo's resources", lambda: [resources(api)]),
         Check("Argo's controller", lambda: [controller(api, namespace)]),
     ]

@@ -26,7 +26,7 @@ def findings(
         return [refused("API server", error, "a kubeconfig that names it"), *run(outside, seconds)]
     inside = [
         *cluster.checks(api, settings),
-        *argo.checks(api, settings.namespace),
+        *argo.checks(api, settings.namespace, environ),
         *accounts.checks(api, target, documents),
         *permissions.checks(api, target),
     ]

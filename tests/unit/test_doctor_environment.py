@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ekiben.doctor import accounts, argo, cluster, environment, finding
+from ekiben.doctor import accounts, argo, cluster, environment, finding, permissions
 from ekiben.doctor.finding import Finding
 from ekiben.environments import Environment
 from ekiben.errors import UsageError
@@ -36,6 +36,7 @@ from tests import crd_checks
 from tests.fakes.argo import controller as fake
 from tests.fakes.argo import server as argo_server
 from tests.fakes.argo.server import ArgoServer
+from tests.fakes.kubernetes import access
 from tests.fakes.kubernetes.access import ADMIN, service_account
 from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.http import served, write_kubeconfig
@@ -317,6 +318,12 @@ FAULTS: list[tuple[str, str, Callable[[World], None], str, str, str, int]] = [
     ("no executor", "executor's rights",
      _without("apis/rbac.authorization.k8s.io/v1", "rolebindings", "ekiben-executor"), "fail",
      "ekiben-train, ekiben-build", "workflow-accounts.yaml", 2),
+    ("no Role", "deployer's Role", _without("apis/rbac.authorization.k8s.io/v1", "roles", "digits-deployer"), "fail",
+     "no Role digits-deployer", "ekiben render", 3),
+    ("an old Role", "deployer's Role", _set(http_route="digits"), "fail",
+     r"^digits-deployer does not allow: get, patch httproutes.gateway.networking.k8s.io \(digits\)$", "render", 2),
+    ("no executor's Role", "executor's Role", _without("apis/rbac.authorization.k8s.io/v1", "roles", "ekiben-executor"),
+     "fail", "no Role ekiben-executor", "workflow-accounts", 3),
     ("no secret", "secret ekiben-wandb", _without("api/v1", "secrets", "ekiben-wandb"), "fail", "^not there$",
      "create secret generic ekiben-wandb --from-file=api-key=FILE", 3),
     ("wrong key", "secret ekiben-wandb", _another_key, "fail", "^has apikey; lacks api-key$", "add the key", 3),
@@ -381,7 +388,16 @@ def test_who_may_do_nothing_is_told_what_to_ask_for_and_that_mends_it(world: Wor
         assert found["login"].seen == "system:serviceaccount:ml:ci"
         assert {found[each].outcome for each in mays} == {"fail"}
         assert "not: create, get, patch, watch workflows.argoproj.io" in found["may run workflows"].seen
-        for unknown in ("quotas", "Argo's controller", "workflows' accounts", "accounts' rights", "secret wandb"):
+        assert found["namespace"].seen.startswith("not allowed to get namespaces: ")
+        assert "resources: [namespaces], verbs: [get], resourceNames: [ml]" in found["namespace"].wanted
+        for unknown in (
+            "namespace",
+            "quotas",
+            "Argo's controller",
+            "workflows' accounts",
+            "accounts' rights",
+            "secret wandb",
+        ):
             assert found[unknown].outcome == "unknown", found[unknown]
         for may in mays:
             role, bound = yaml.safe_load_all(found[may].fix)
@@ -445,6 +461,34 @@ def test_quantities() -> None:
     ]  # fmt: skip
     with pytest.raises(UsageError):
         cluster.quantity("many")
+
+
+RULE = {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["get"], "resourceNames": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("rules", "covered"),
+    [
+        ([RULE], True),
+        ([{**RULE, "resourceNames": ["a"]}, {**RULE, "resourceNames": ["b"]}], True),
+        ([{**RULE, "resourceNames": []}], True),
+        ([{**RULE, "resources": ["*"], "verbs": ["*"], "apiGroups": ["*"]}], True),
+        ([{**RULE, "resources": ["*/scale"]}], True),
+        ([{**RULE, "resources": ["deployments"]}], False),
+        ([{**RULE, "resourceNames": ["a"]}], False),
+        ([{**RULE, "verbs": ["list"]}], False),
+        ([{**RULE, "apiGroups": [""]}], False),
+        ([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}], False),
+    ],
+)
+def test_what_rules_cover(rules: list[Json], covered: bool) -> None:
+    asked = permissions.attributes(RULE, "ml")
+    assert len(asked) == 2
+    assert all(any(permissions.covers(rule, one) for rule in rules) for one in asked) is covered
+    # The fake's own RBAC, written apart from this, sees it likewise.
+    for one in asked:
+        theirs = any(access.covers(rule, "get", "apps", "deployments/scale", one["name"]) for rule in rules)
+        assert theirs is any(permissions.covers(rule, one) for rule in rules)
 
 
 def test_the_secrets_that_documents_refer_to() -> None:

@@ -4,14 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ekiben.doctor import permissions
 from ekiben.doctor.finding import Check, Finding, missing, ok, unknown, wrong
 from ekiben.errors import UsageError
 from ekiben.platforms.kubernetes.api import Api, path
+from ekiben.platforms.manifests import access
 from ekiben.platforms.manifests.names import Target
 
 Json = dict[str, Any]
 WORKFLOW_ACCOUNTS = ("ekiben-train", "ekiben-build", "ekiben-loadtest", "ekiben-deploy")
 EXECUTOR = "ekiben-executor"
+_RESULTS = [{"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}]
 _RBAC = "rbac.authorization.k8s.io/v1"
 _BASE = "deploy/base/workflow-accounts.yaml"
 
@@ -78,6 +81,24 @@ def bindings(api: Api, target: Target, steps: Sequence[str]) -> list[Finding]:
     )
     wanted = f"the Role that `ekiben render {target.service} --env {target.environment}` prints, bound to it"
     return [executor, wrong(name, f"{account} is not bound to {target.deployer}", wanted, step)]
+
+
+def role(api: Api, name: str, called: str, rules: Sequence[Json], namespace: str, step: str) -> Finding:
+    """Whether a Role is there and allows what this version of ekiben does; it may be of an older one."""
+    wanted = f"the Role {called} of this version of ekiben"
+    found = api.find(path(_RBAC, "roles", namespace, called))
+    if found is None:
+        return missing(name, f"no Role {called}", wanted, step)
+    held = found.get("rules") or []
+
+    def allowed(wished: Json) -> bool:
+        single = permissions.attributes(wished, namespace)
+        return all(any(permissions.covers(rule, one) for rule in held) for one in single)
+
+    if lacking := [each for each in rules if not allowed(each)]:
+        seen = "\n".join(f"{called} does not allow: {permissions.words(each)}" for each in lacking)
+        return wrong(name, seen, wanted, step)
+    return ok(name, f"{called} allows what is needed")
 
 
 def needed(documents: Mapping[str, Json], target: Target) -> dict[str, Needed]:
@@ -167,8 +188,13 @@ def checks(api: Api, target: Target, documents: Mapping[str, Json]) -> list[Chec
     def one(called: str, wanted: Needed) -> Check:
         return Check(f"secret {called}", lambda: [secret(api, namespace, called, wanted)])
 
+    def rights(name: str, called: str, rules: Sequence[Json], step: str) -> Check:
+        return Check(name, lambda: [role(api, name, called, rules, namespace, step)])
+
     return [
         *(account(*each) for each in given),
         Check("accounts' rights", lambda: bindings(api, target, steps)),
+        rights("executor's Role", EXECUTOR, _RESULTS, given[0][2]),
+        rights("deployer's Role", target.deployer, access.rules(target), given[1][2]),
         *(one(*each) for each in needed(documents, target).items()),
     ]

@@ -43,6 +43,18 @@ def attributes(rule: Json, namespace: str) -> list[Json]:
     return found
 
 
+def covers(rule: Json, asked: Json) -> bool:
+    """Whether a Role's rule allows a single thing, as RBAC reads it."""
+    resource = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
+    allowed = {
+        "verbs": {asked["verb"], "*"},
+        "apiGroups": {asked["group"], "*"},
+        "resources": {resource, "*", *([f"*/{asked['subresource']}"] if "subresource" in asked else ())},
+    }
+    names = rule.get("resourceNames") or [asked.get("name", "")]
+    return asked.get("name", "") in names and all(each & set(rule.get(key) or ()) for key, each in allowed.items())
+
+
 def lacking(api: Api, rules: Sequence[Json], namespace: str) -> list[Json]:
     """The rules of which something is not allowed. EkibenError where the API server does not say."""
     asked = [(index, each) for index, rule in enumerate(rules) for each in attributes(rule, namespace)]
@@ -72,12 +84,12 @@ def permission(api: Api, command: str, role: str, rules: Sequence[Json], namespa
     found = lacking(api, rules, namespace)
     if not found:
         return ok(name, f"all {len(rules)} rules in {namespace}")
-    seen = "\n".join(f"not: {_words(rule)}" for rule in found)
+    seen = "\n".join(f"not: {words(rule)}" for rule in found)
     step = "have an administrator apply what is printed below, with your user's name in it"
     return wrong(name, seen, "these rights, if you are to run it", step, _grant(role, found, namespace))
 
 
-def _words(rule: Json) -> str:
+def words(rule: Json) -> str:
     group, names = rule["apiGroups"][0], rule.get("resourceNames")
     resources = ", ".join(f"{each}.{group}" if group else each for each in rule["resources"])
     return f"{', '.join(rule['verbs'])} {resources}" + (f" ({', '.join(names)})" if names else "")

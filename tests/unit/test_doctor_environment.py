@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ekiben.doctor import accounts, argo, cluster, environment, finding, permissions
+from ekiben.doctor import accounts, addresses, argo, cluster, environment, finding, permissions
 from ekiben.doctor.finding import Finding
 from ekiben.environments import Environment
 from ekiben.errors import UsageError
@@ -506,6 +506,51 @@ def test_the_secrets_that_documents_refer_to() -> None:
         "tls": {"ca": True}, "a": {"x": True, "y": False}, "s3": {"id": True, "key": True}, "whole": {"": True},
     }  # fmt: skip
     assert list(found["a"].by) == ["w"]
+
+
+PROXY = "GET /api/v1/namespaces/{}/services/{}/proxy{}"
+NO_SERVICE = {"kind": "Status", "code": 404, "message": 'services "x" not found'}
+FORBIDDEN = {"kind": "Status", "code": 403, "message": "services is forbidden"}
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "status", "body", "outcome"),
+    [
+        ("http://ekiben-tracker:8080", ("ml", "ekiben-tracker:8080", "/healthz"), 200, {}, "ok"),
+        ("http://ekiben-tracker.ops.svc", ("ops", "ekiben-tracker:80", "/healthz"), 200, {}, "ok"),
+        ("https://wandb.ops.svc.cluster.local/b", ("ops", "https:wandb:443", "/b/healthz"), 404, {}, "ok"),
+        ("http://ekiben-tracker:8080", ("ml", "ekiben-tracker:8080", "/healthz"), 503, {}, "fail"),
+        ("http://ekiben-tracker:8080", ("ml", "ekiben-tracker:8080", "/healthz"), 404, NO_SERVICE, "fail"),
+        ("http://ekiben-tracker:8080", ("ml", "ekiben-tracker:8080", "/healthz"), 403, FORBIDDEN, "unknown"),
+        ("http://a.b.invalid:8080", ("ml", "a", "/healthz"), 200, {}, "fail"),
+    ],
+)
+def test_what_answers_within_the_cluster_only(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    place: tuple[str, ...],
+    status: int,
+    body: Json,
+    outcome: str,
+) -> None:
+    with answering({PROXY.format(*place): (status, body)}) as address:
+        monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "k", f"http://{address}", token="t")))
+        told = finding.run(addresses.wandb(url, "", (Api(configured("")), "ml")), 20)[0]
+    assert told.outcome == outcome, told
+    if outcome == "ok":
+        assert told.seen == f"{url} answers within the cluster"
+
+
+def test_prometheus_is_asked_as_the_watch_asks_it(world: World, tmp_path: Path) -> None:
+    with served(world.cluster) as url, answering({"GET /api/v1/query?query=1": (200, {})}) as address:
+        world.settings["prometheus"] = f"http://{address}"
+        assert world.findings(tmp_path, url)["Prometheus"].outcome == "ok"
+        world.settings["prometheus"] = f"http://{address}/elsewhere"
+        told = world.findings(tmp_path, url)["Prometheus"]
+        assert (told.outcome, told.exit_code) == ("fail", 4)
+        world.settings["prometheus"] = "http://127.0.0.1:1"
+        assert world.findings(tmp_path, url)["Prometheus"].outcome == "fail"
 
 
 @pytest.mark.parametrize("token", ["good", "bad"])

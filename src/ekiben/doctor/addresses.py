@@ -1,11 +1,20 @@
-"""Whether servers answer over HTTP: an image registry, W&B. None is told more than it must know."""
+"""Whether servers answer over HTTP: image registries, W&B, Prometheus. None is told more than it must know.
+
+What has a Service's name may answer within the cluster only: then it is asked through the API server.
+"""
 
 import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from ekiben.doctor.finding import Check, Finding, ok, silent, unknown, warn, wrong
+from ekiben.errors import UnavailableError
+from ekiben.platforms.kubernetes.api import Api
 
+Inside = tuple[Api, str]
+"""The API server, and the namespace that a Service's bare name is in."""
+_SERVICE = re.compile(r"([a-z][a-z0-9-]*)(?:\.([a-z0-9-]+)(?:\.svc(?:\.[a-z0-9.-]+)?)?)?")
+_STATUS = re.compile(rb'"kind":\s*"Status"')
 DOCKER_HUB = "registry-1.docker.io"
 _VIEWER = "query Viewer { viewer { id username entity } }"
 
@@ -48,18 +57,51 @@ def registry(name: str, host: str) -> Finding:
     return silent(name, f"GET /v2/ answers {answer.status_code}", "200 or 401, as a registry answers", step)
 
 
-def wandb_server(name: str, url: str) -> Finding:
-    """Any answer that is no error of the server or of a proxy before it: not every W&B server has /healthz."""
+def _asked(url: str, path: str, inside: Inside | None) -> tuple[int, str]:
+    """The status, and how it was had. UnavailableError where nobody answers."""
     import httpx
 
+    try:
+        return httpx.get(f"{url.rstrip('/')}{path}", timeout=5).status_code, "answers"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        said = f"{url} does not answer: {error or type(error).__name__}"
+    address = urlsplit(url)
+    match = _SERVICE.fullmatch(address.hostname or "")
+    if inside and match:
+        api, namespace = inside
+        port = address.port or (443 if address.scheme == "https" else 80)
+        service = f"{'https:' * (address.scheme == 'https')}{match[1]}:{port}"
+        where = f"/api/v1/namespaces/{match[2] or namespace}/services/{service}/proxy"
+        status, body = api.proxied(f"{where}{address.path.rstrip('/')}{path}")
+        if status == 503:
+            raise UnavailableError(f"{url}: the Service has no pod that answers")
+        if status and not (status == 404 and _STATUS.search(body)):  # the API server's own: there is no such Service
+            return status, "answers within the cluster"
+    raise UnavailableError(said)
+
+
+def wandb_server(name: str, url: str, inside: Inside | None = None) -> Finding:
+    """Any answer that is no error of the server or of a proxy before it: not every W&B server has /healthz."""
     step = "check WANDB_BASE_URL (or wandb_base_url in pyproject.toml) and the network"
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/healthz", timeout=5)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        return silent(name, f"{url} does not answer: {error or type(error).__name__}", "a W&B server", step)
-    if answer.status_code >= 500:
-        return silent(name, f"{url} answers {answer.status_code}", "a W&B server in good health", step)
-    return ok(name, f"{url} answers")
+        status, how = _asked(url, "/healthz", inside)
+    except UnavailableError as error:
+        return silent(name, error.seen, "a W&B server", step)
+    if status >= 500:
+        return silent(name, f"{url} answers {status}", "a W&B server in good health", step)
+    return ok(name, f"{url} {how}")
+
+
+def prometheus(url: str, inside: Inside) -> Finding:
+    """Whether it evaluates a query, which is how a release is watched."""
+    name, step = "Prometheus", "correct `prometheus` in pyproject.toml; empty: metrics are read from the pods"
+    try:
+        status, how = _asked(url, "/api/v1/query?query=1", inside)
+    except UnavailableError as error:
+        return silent(name, error.seen, "Prometheus' API", step)
+    if status != 200:
+        return silent(name, f"{url} answers a query with {status}", "200, as Prometheus answers", step)
+    return ok(name, f"{url} {how}")
 
 
 def wandb_key(name: str, url: str, key: str) -> Finding:
@@ -82,7 +124,7 @@ def wandb_key(name: str, url: str, key: str) -> Finding:
     return ok(name, f"valid; it is {viewer.get('username') or viewer.get('entity') or 'a user'}'s")
 
 
-def wandb(url: str, key: str) -> list[Check]:
+def wandb(url: str, key: str, inside: Inside | None = None) -> list[Check]:
     """Whether W&B answers, and whether it knows the key; '' where this machine has none."""
     server, owner = "W&B server", "W&B key"
 
@@ -92,4 +134,4 @@ def wandb(url: str, key: str) -> list[Check]:
         step = "export WANDB_API_KEY, and WANDB_BASE_URL if it is not W&B's own cloud"
         return [warn(owner, "WANDB_API_KEY is not set here for that server", f"a key for {url}", step)]
 
-    return [Check(server, lambda: [wandb_server(server, url)], late="fail"), Check(owner, look_at_key)]
+    return [Check(server, lambda: [wandb_server(server, url, inside)], late="fail"), Check(owner, look_at_key)]

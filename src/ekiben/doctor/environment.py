@@ -19,11 +19,16 @@ def findings(
     # A key is sent only to the server that it was set for.
     ours = (environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").rstrip("/") == settings.wandb_base_url.rstrip("/")
     key = environ.get("WANDB_API_KEY", "") if ours else ""
-    outside = [*addresses.registries(images), *addresses.wandb(settings.wandb_base_url, key)]
+    outside = addresses.registries(images)
     try:
         api = Api(configured(settings.context))
     except EkibenError as error:
+        outside += addresses.wandb(settings.wandb_base_url, key)
         return [refused("API server", error, "a kubeconfig that names it"), *run(outside, seconds)]
+    within = (api, settings.namespace)
+    outside += addresses.wandb(settings.wandb_base_url, key, within)
+    if url := settings.prometheus:
+        outside.append(Check("Prometheus", lambda: [addresses.prometheus(url, within)], late="fail"))
     inside = [
         *cluster.checks(api, settings),
         *argo.checks(api, settings.namespace, environ),

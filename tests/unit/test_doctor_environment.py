@@ -188,6 +188,7 @@ def world(registry: str, wandb: str) -> World:
     cluster.create(pull | {"type": "kubernetes.io/dockerconfigjson"}, "ml")
     for file in sorted((ROOT / "workflows").glob("*_on_cluster.yaml")):
         made.documents[file.stem] = yaml.safe_load(file.read_text())
+        cluster.create(yaml.safe_load(file.read_text()), "ml")
     cluster.tokens["admin"] = ADMIN
     return made
 
@@ -198,7 +199,7 @@ def test_a_cluster_in_good_order(world: World, tmp_path: Path) -> None:
     assert {name: each.seen for name, each in found.items() if each.outcome != "ok"} == {}
     assert [*found][:9] == [
         "API server", "login", "namespace", "pod security", "quotas", "metrics-server", "Argo's resources",
-        "Argo's controller", "workflows' accounts",
+        "Argo's controller", "workflows",
     ]  # fmt: skip
     assert found["login"].seen == "kubernetes-admin"
     assert found["W&B key"].seen == "valid; it is anna's"
@@ -208,7 +209,8 @@ def test_a_cluster_in_good_order(world: World, tmp_path: Path) -> None:
     assert PLANTED not in str(found)
     assert KEY not in str(found)
     reads = {call.verb for call in world.cluster.log if call.resource not in ("deployments", "")}
-    assert reads <= {"get", "list", "create"}
+    assert reads <= {"get", "list", "create", "patch"}
+    assert {call.params.get("dryRun") for call in world.cluster.log if call.verb == "patch"} == {"All"}
     created = {call.resource for call in world.cluster.log if call.verb == "create"}
     assert created == {"selfsubjectreviews", "selfsubjectaccessreviews"}, "nothing is changed on the cluster"
 
@@ -270,6 +272,27 @@ def _nobody(world: World) -> None:
     world.token = "expired"
 
 
+TEMPLATES = "/apis/argoproj.io/v1alpha1/namespaces/ml/workflowtemplates"
+
+
+def _stale(world: World) -> None:
+    world.documents["release_on_cluster"]["spec"]["activeDeadlineSeconds"] = 60
+
+
+def _edited(world: World) -> None:
+    world.ask("PATCH", f"{TEMPLATES}/rollback-on-cluster", {"spec": {"activeDeadlineSeconds": 1}})
+
+
+def _uninstalled(world: World) -> None:
+    for name in ("release-on-cluster", "rollback-on-cluster"):
+        world.ask("DELETE", f"{TEMPLATES}/{name}")
+
+
+def _another_account(world: World) -> None:
+    steps = [{"serviceAccountName": "own"}, {"serviceAccountName": "{{inputs.parameters.x}}"}]
+    world.documents["own"] = {"kind": "Workflow", "spec": {"templates": steps}}
+
+
 FAULTS: list[tuple[str, str, Callable[[World], None], str, str, str, int]] = [
     ("503", "API server", _fault("/version", status=503), "fail", "shutting down", "", 4),
     ("login", "login", _nobody, "fail", "does not accept the credentials", "log in again", 2),
@@ -301,12 +324,14 @@ FAULTS: list[tuple[str, str, Callable[[World], None], str, str, str, int]] = [
     ("a mirror", "Argo's controller", _replaced_controller("reg.example:5000/argo/workflow-controller:v4.0.7-1"), "ok",
      "v4.0.7", "", 0),
     ("no images", "registry", _set(image_repository="", runtime_image=""), "warn", "neither", "set image_repos", 0),
+    ("an older workflow", "workflows", _stale, "warn", "^other than here: release_on_cluster$",
+     "apply release_on_cluster, first with --dry-run", 0),
+    ("an edited workflow", "workflows", _edited, "warn", "^other than here: rollback_on_cluster$", "--dry-run", 0),
+    ("no workflow", "workflows", _uninstalled, "warn", "none is installed in ml", "ekiben workflow apply", 0),
     ("no Argo Server", "Argo Server", _environ(ARGO_SERVER="127.0.0.1:1", ARGO_SECURE="false"), "fail",
      "127.0.0.1:1|refused", "", 4),
     ("a wrong Argo Server", "Argo Server", _environ(ARGO_SERVER="http://"), "fail", "no address", "", 2),
-    ("another account", "workflows' accounts", lambda world: world.documents.update(
-        own={"spec": {"templates": [{"serviceAccountName": "own"}, {"serviceAccountName": "{{inputs.parameters.x}}"}]}}
-    ), "fail", "^not there: own$", "", 3),
+    ("another account", "workflows' accounts", _another_account, "fail", "^not there: own$", "", 3),
     ("no account", "workflows' accounts", _without("api/v1", "serviceaccounts", "ekiben-build"), "fail",
      "^not there: ekiben-build$", "workflow-accounts.yaml", 3),
     ("no deployer", "service's accounts", _without("api/v1", "serviceaccounts", "digits-deployer"), "fail",

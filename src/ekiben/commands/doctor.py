@@ -54,11 +54,13 @@ def _documents(project: "Project") -> dict[str, Any]:
     found = {}
     for file in sorted((project.root / "workflows").glob("*.yaml")):
         try:
-            for number, document in enumerate(yaml.safe_load_all(file.read_text(encoding="utf-8"))):
-                found[f"{file.stem}{f' {number + 1}' if number else ''}"] = document
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            document = yaml.safe_load(file.read_text(encoding="utf-8"))
+            if not isinstance(document, dict) or not document.get("kind"):
+                raise ValueError("no object with a kind")
+            found[file.stem] = document
+        except (yaml.YAMLError, ValueError) as error:
             raise UsageError(
-                f"{file.relative_to(project.root)} is not YAML: {error}",
+                f"{file.relative_to(project.root)} is not a workflow's document: {error}",
                 next_step=f"ekiben workflow export {file.stem} --write",
             ) from None
     return found

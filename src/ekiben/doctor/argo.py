@@ -6,7 +6,7 @@ from typing import Any
 
 from ekiben.doctor.cluster import served
 from ekiben.doctor.finding import Check, Finding, missing, ok, refused, silent, unknown, warn, wrong
-from ekiben.errors import EkibenError
+from ekiben.errors import ConflictError, EkibenError
 from ekiben.pipeline.argo.documents import API_VERSION
 from ekiben.platforms.kubernetes.api import Api, path
 
@@ -69,6 +69,28 @@ def server(environ: Mapping[str, str], namespace: str) -> Finding:
     if number is None:
         return unknown(name, f"{found.url} tells no version", "Argo Workflows {}.{} or newer".format(*OLDEST))
     return _judged(name, f"{found.url}: {version}", (int(number[1]), int(number[2])))
+
+
+def templates(api: Api, namespace: str, documents: Mapping[str, Json]) -> Finding:
+    """Whether what is installed of the project's workflows is what lies here, by a dry run of applying them.
+    `documents` have their modules' names; not every one is meant for a cluster."""
+    from ekiben.pipeline.argo.install import Place
+
+    name, place = "workflows", Place(api, namespace)
+    found: dict[str, list[str]] = {"created": [], "changed": [], "unchanged": []}
+    for module, document in documents.items():
+        if document["kind"] != "Workflow":
+            try:
+                found[place.planned([document])[0].what].append(module)
+            except ConflictError:  # somebody has changed it there
+                found["changed"].append(module)
+    if stale := found["changed"]:
+        step = f"ekiben workflow apply {' '.join(stale)}, first with --dry-run, which shows what changes"
+        return warn(name, f"other than here: {', '.join(stale)}", "what lies in workflows/", step)
+    if not found["unchanged"]:
+        return warn(name, f"none is installed in {namespace}", "those that you run there", "ekiben workflow apply")
+    more = f"; not installed: {', '.join(found['created'])}" if found["created"] else ""
+    return ok(name, f"as here: {', '.join(found['unchanged'])}{more}")
 
 
 def _judged(name: str, seen: str, version: tuple[int, int]) -> Finding:
@@ -137,10 +159,11 @@ def _sees(deployment: Json, namespace: str) -> bool:
     return own or re.search(r"--namespaced(?!=false)\b", arguments) is None
 
 
-def checks(api: Api, namespace: str, environ: Mapping[str, str]) -> list[Check]:
+def checks(api: Api, namespace: str, documents: Mapping[str, Json], environ: Mapping[str, str]) -> list[Check]:
     servers = [Check("Argo Server", lambda: [server(environ, namespace)], late="fail")]
     return [
         *(servers if environ.get("ARGO_SERVER") else []),
         Check("Argo's resources", lambda: [resources(api)]),
         Check("Argo's controller", lambda: [controller(api, namespace)]),
+        Check("workflows", lambda: [templates(api, namespace, documents)]),
     ]

@@ -115,7 +115,7 @@ def _by_definitions(api: Api, name: str, wanted: str, error: EkibenError) -> Fin
     if "schedules" in fields:
         return ok(name, "by its resources' definitions 4 or newer; not allowed to look at its Deployment")
     step = "ask who runs Argo: kubectl get deployments -A -o wide | grep workflow-controller"
-    return unknown(name, f"not allowed to look for it: {error.seen}", wanted, step)
+    return unknown(name, f"cannot look for it: {error.seen.partition(': ')[0]}", wanted, step)
 
 
 def version_of(image: str, labels: dict[str, str]) -> tuple[int, int] | None:

@@ -35,14 +35,19 @@ def server(api: Api) -> Finding:
     return ok(name, seen)
 
 
-def login(api: Api) -> Finding:
+def user_of(api: Api) -> str:
     """Whom the API server takes us for."""
-    name, review = "login", {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    told = api.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+    return str(((told.get("status") or {}).get("userInfo") or {}).get("username", ""))
+
+
+def login(api: Api) -> Finding:
+    name = "login"
     try:
-        told = api.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+        user = user_of(api)
     except UsageError as error:
         return refused(name, error, "a user whom the cluster knows")
-    user = ((told.get("status") or {}).get("userInfo") or {}).get("username", "")
     if user == "system:anonymous":
         return wrong(name, user, "a user whom the cluster knows", "correct the context's user in the kubeconfig")
     return ok(name, user)

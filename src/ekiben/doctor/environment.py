@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ekiben.doctor import accounts, addresses, argo, cluster, permissions
+from ekiben.doctor import accounts, addresses, argo, cluster, keys, permissions
 from ekiben.doctor.finding import Check, Finding, refused, run, unknown
 from ekiben.errors import EkibenError
 from ekiben.platforms.kubernetes.api import Api, configured
@@ -33,6 +33,7 @@ def findings(
         *cluster.checks(api, settings),
         *argo.checks(api, settings.namespace, documents, environ),
         *accounts.checks(api, target, documents),
+        *keys.checks(api, target, documents),
         *permissions.checks(api, target),
     ]
     first, *rest = run([Check("API server", lambda: [cluster.server(api)], late="fail"), *outside], seconds)

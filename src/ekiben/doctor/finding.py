@@ -10,6 +10,7 @@ from ekiben.errors import EkibenError, NotFoundError, UnavailableError, UsageErr
 
 Outcome = Literal["ok", "warn", "fail", "unknown"]
 T = TypeVar("T")
+_NOT_ALLOWED = "not allowed to "
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ def _told(check: Check, answer: Sequence[Finding] | Exception | None, seconds: f
         code = UnavailableError.exit_code if check.late == "fail" else 0
         wanted, step = f"an answer within {seconds:g} s", "look at the network between; or give it longer: --timeout"
         return [Finding(check.name, check.late, f"no answer within {seconds:g} s", wanted, step, exit_code=code)]
+    if isinstance(answer, UsageError) and answer.seen.startswith(_NOT_ALLOWED):
+        step = "have somebody who may look run `ekiben doctor`; or add this rule to a Role of yours"
+        return [unknown(check.name, answer.seen.partition(": ")[0], answer.wanted, step)]
     if isinstance(answer, EkibenError):
         return [unknown(check.name, answer.seen, answer.wanted, answer.next_step)]
     if isinstance(answer, Exception):

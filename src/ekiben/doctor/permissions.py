@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
+from ekiben.doctor.cluster import user_of
 from ekiben.doctor.finding import Check, Finding, ok, side_by_side, wrong
 from ekiben.errors import EkibenError
 from ekiben.platforms.kubernetes.api import Api
-from ekiben.platforms.manifests import access
+from ekiben.platforms.manifests import access, text
 from ekiben.platforms.manifests.names import Target
 
 Json = dict[str, Any]
@@ -85,8 +84,13 @@ def permission(api: Api, command: str, role: str, rules: Sequence[Json], namespa
     if not found:
         return ok(name, f"all {len(rules)} rules in {namespace}")
     seen = "\n".join(f"not: {words(rule)}" for rule in found)
-    step = "have an administrator apply what is printed below, with your user's name in it"
-    return wrong(name, seen, "these rights, if you are to run it", step, _grant(role, found, namespace))
+    step = "have an administrator apply what is printed below"
+    try:
+        user = user_of(api)
+    except EkibenError:
+        user = "YOUR-USER"  # clusters before 1.28 do not say
+    fix = text.to_yaml(_grant(role, found, namespace, user))
+    return wrong(name, seen, "these rights, if you are to run it", step, fix)
 
 
 def words(rule: Json) -> str:
@@ -95,22 +99,19 @@ def words(rule: Json) -> str:
     return f"{', '.join(rule['verbs'])} {resources}" + (f" ({', '.join(names)})" if names else "")
 
 
-def _grant(role: str, rules: Sequence[Json], namespace: str) -> str:
-    """A Role with the rules that are missing, and its binding."""
-    api_group, metadata = "rbac.authorization.k8s.io", {"name": role, "namespace": namespace}
-    kind = {"apiVersion": f"{api_group}/v1", "metadata": metadata}
-    return yaml.safe_dump_all(
-        [
-            {**kind, "kind": "Role", "rules": list(rules)},
-            {
-                **kind,
-                "kind": "RoleBinding",
-                "roleRef": {"apiGroup": api_group, "kind": "Role", "name": role},
-                "subjects": [{"apiGroup": api_group, "kind": "User", "name": "YOUR-USER"}],
-            },
-        ],
-        sort_keys=False,
-    )
+def _grant(role: str, rules: Sequence[Json], namespace: str, user: str) -> list[Json]:
+    """A Role with the rules that are missing, and its binding to the user, which service accounts are too."""
+    group, metadata = "rbac.authorization.k8s.io", {"name": role, "namespace": namespace}
+    return [
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": list(rules)},
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": role},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+        },
+    ]
 
 
 def checks(api: Api, target: Target) -> list[Check]:

@@ -13,6 +13,7 @@ from ekiben.commands import loadtest, workflow
 from ekiben.commands.approval import approve, reject
 from ekiben.commands.autoscale import autoscale
 from ekiben.commands.deploy import deploy
+from ekiben.commands.doctor import doctor
 from ekiben.commands.render import render
 from ekiben.errors import EkibenError, UsageError
 from ekiben.scaffold import Framework
@@ -38,6 +39,7 @@ app.add_typer(tracker.app, name="tracker")
 app.command()(render)
 app.command()(autoscale)
 app.command()(deploy)
+app.command()(doctor)
 app.command()(approve)
 app.command()(reject)
 

@@ -68,6 +68,24 @@ def test_created_then_unchanged_then_changed(cluster: Cluster, place: Place) -> 
     assert place.planned(documents)[0].what == "unchanged"
 
 
+def test_an_upgrade_of_the_release_is_a_few_lines(place: Place) -> None:
+    """The whole document has hundreds; what changes is shown with what stands around it."""
+    text = (Path(__file__).parents[2] / "workflows" / "release_on_cluster.yaml").read_text()
+    place.apply([yaml.safe_load(text)])
+    assert place.planned([yaml.safe_load(text)])[0].what == "unchanged"
+    document = yaml.safe_load(text)
+    document["spec"]["activeDeadlineSeconds"] = 3600
+    next(each for each in document["spec"]["templates"] if each["name"] == "ask")["suspend"]["duration"] = "48h"
+    (change,) = place.planned([document])
+    assert [line for line in change.diff.splitlines()[2:] if line[0] in "+-"] == [
+        "-  activeDeadlineSeconds: 172800",
+        "+  activeDeadlineSeconds: 3600",
+        "-      duration: 24h",
+        "+      duration: 48h",
+    ]
+    assert len(change.diff.splitlines()) <= 20
+
+
 def test_what_another_has_set_is_a_conflict_that_names_them(cluster: Cluster, place: Place) -> None:
     place.apply([CRON])
     path = "/apis/argoproj.io/v1alpha1/namespaces/default/cronworkflows/nightly"
@@ -163,6 +181,10 @@ def test_the_command(tmp_path: Path) -> None:
         told = json.loads(out)
         assert not told["applied"]
         assert "+  onExit: main" in told["changes"][0]["diff"]
+        shown = ekiben(tmp_path, *args, "--dry-run")[0].splitlines()
+        assert shown[0] == "WorkflowTemplate good: changed"
+        assert shown[1:3] == ["--- workflowtemplate/good in the cluster", "+++ workflowtemplate/good here"]
+        assert [line for line in shown[3:] if line[0] in "+-"] == ["-  onExit: bye", "+  onExit: main"]
         document["spec"]["onExit"] = "mian"
         (tmp_path / "good.yaml").write_text(yaml.safe_dump(document))
         assert "the template 'mian' is not there" in ekiben(tmp_path, *args, code=2)[1]

@@ -1,4 +1,4 @@
-"""deploy/tracker.yaml: what it says is what the command line understands, and the commands in it work."""
+"""deploy/base/tracker.yaml: what it says is what the command line understands, and the commands in it work."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import yaml
 
 from ekiben.tracker.keys import list_keys
 
-FILE = Path(__file__).parents[2] / "deploy" / "tracker.yaml"
+FILE = Path(__file__).parents[2] / "deploy" / "base" / "tracker.yaml"
 DOCUMENTS: dict[str, Any] = {document["kind"]: document for document in yaml.safe_load_all(FILE.read_text())}
 POD = DOCUMENTS["Deployment"]["spec"]["template"]["spec"]
 

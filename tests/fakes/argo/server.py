@@ -76,6 +76,10 @@ class ArgoServer:
     def _answered(self, method: str, path: str, params: dict[str, str], headers: dict[str, str], body: bytes) -> Answer:
         if not path.startswith(f"{self.base}/api/v1/"):
             return Answer(200, b"<!doctype html><title>Argo</title>", {"Content-Type": "text/html"})  # its page
+        if path == f"{self.base}/api/v1/version":
+            if self.tokens:
+                self._authenticate(headers)
+            return Answer(200, {"version": "v4.1.2", "platform": "linux/amd64", "gitTreeState": "clean"})
         kind, namespace, *rest = [unquote(part) for part in path.removeprefix(f"{self.base}/api/v1/").split("/")]
         self._authorise(headers, namespace)
         given = json.loads(body) if body else {}
@@ -100,11 +104,14 @@ class ArgoServer:
     def _authorise(self, headers: dict[str, str], namespace: str) -> None:
         if not self.tokens:
             return
+        if namespace not in self.tokens[self._authenticate(headers)]:
+            raise Refused(403, f'workflows.argoproj.io is forbidden: User "x" in the namespace "{namespace}"')
+
+    def _authenticate(self, headers: dict[str, str]) -> str:
         token = {key.lower(): value for key, value in headers.items()}.get("authorization", "")
         if not token.startswith("Bearer ") or token.removeprefix("Bearer ") not in self.tokens:
             raise Refused(401, "token not valid. see https://argo-workflows.readthedocs.io/en/latest/faq/")
-        if namespace not in self.tokens[token.removeprefix("Bearer ")]:
-            raise Refused(403, f'workflows.argoproj.io is forbidden: User "x" in the namespace "{namespace}"')
+        return token.removeprefix("Bearer ")
 
     def _kube(self, method: str, plural: str, namespace: str, name: str = "", body: Any = None) -> Any:
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}{f'/{name}' if name else ''}"

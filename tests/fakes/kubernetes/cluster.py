@@ -16,7 +16,7 @@ from tests.fakes.kubernetes.controllers import Controllers
 from tests.fakes.kubernetes.faults import Answer, Call, ConnectionLost, Fault
 from tests.fakes.kubernetes.managers import Manager
 from tests.fakes.kubernetes.reads import Reads, dropped, gone
-from tests.fakes.kubernetes.resources import BUILT_IN, CUSTOM, Resource
+from tests.fakes.kubernetes.resources import BUILT_IN, CUSTOM, REVIEWS, Resource
 from tests.fakes.kubernetes.routing import Router
 from tests.fakes.kubernetes.statuses import ApiFailure, forbidden
 from tests.fakes.kubernetes.store import Store
@@ -141,7 +141,7 @@ class Cluster:
             call.user = user.name
             if resource is None:
                 return self.router.document(call.path)
-            if self.tokens and resource.plural != "selfsubjectaccessreviews":
+            if self.tokens and resource.plural not in REVIEWS:
                 self._authorise(user, call, resource)
             if call.resource.endswith("/proxy"):
                 return proxying.proxied(self, call, rest, headers, body)

@@ -7,6 +7,9 @@ from tests.fakes.kubernetes.schema import VERSION, Type, kind_type
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
+REVIEWS = ("selfsubjectaccessreviews", "selfsubjectreviews")
+"""What everybody who is logged in may create; nothing is kept of them."""
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -62,6 +65,7 @@ BUILT_IN = (
     Resource(_RBAC, "v1", "clusterroles", "ClusterRole", False),
     Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False),
     Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False),
+    Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", False),
 )
 
 
@@ -114,7 +118,7 @@ def resource_list(group: str, version: str, resources: list[Resource]) -> dict[s
         return None
     listed = []
     for each in found:
-        only_create = each.plural == "selfsubjectaccessreviews"
+        only_create = each.plural in REVIEWS
         entry: dict[str, Any] = {
             "name": each.plural,
             "singularName": each.kind.lower(),

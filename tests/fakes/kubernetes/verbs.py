@@ -58,6 +58,9 @@ class Verbs:
                 thing = self._json(body)
                 if resource.plural == "selfsubjectaccessreviews":
                     return Answer(201, self._reviewed(thing, user))
+                if resource.plural == "selfsubjectreviews":
+                    info = {"username": user.name, "groups": list(user.groups)}
+                    return Answer(201, {**thing, "status": {"userInfo": info}})
                 decoded = self.writer.decoded(resource, thing, strict, warnings)
                 return Answer(201, self.create(resource, decoded, namespace, manager, user, dry_run))
             case "update":

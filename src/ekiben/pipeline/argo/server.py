@@ -78,6 +78,10 @@ class Server:
     def get(self, name: str) -> Json:
         return self._json("GET", self._path("workflows", name))
 
+    def version(self) -> str:
+        """The server's own, such as v4.1.2."""
+        return str(self._json("GET", f"{self.url}/api/v1/version").get("version", ""))
+
     def template(self, name: str) -> Json:
         try:
             return self._json("GET", self._path("workflow-templates", name))

@@ -277,7 +277,9 @@ def _forbidden(request: httpx2.Request, said: str) -> EkibenError:
     """Says which verb on which resource is not allowed, with the rule that would allow it."""
     parts = request.url.path.strip("/").split("/")
     group = parts[1] if parts[0] == "apis" else ""
-    rest = parts[parts.index("namespaces") + 2 :] if "namespaces" in parts else parts[3:]
+    rest = parts[3 if group else 2 :] or parts
+    if rest[0] == "namespaces" and len(rest) > 2:
+        rest = rest[2:]
     resource = "/".join([rest[0], *rest[2:3]])
     names = f", resourceNames: [{rest[1]}]" if len(rest) > 1 and request.method != "POST" else ""
     verb = _VERBS[request.method]

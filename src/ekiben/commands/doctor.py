@@ -1,0 +1,66 @@
+"""`ekiben doctor`: what is in the way, here or in an environment."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ekiben.commands.deploy import ENV_HELP
+
+if TYPE_CHECKING:
+    from ekiben.config import Project
+
+
+def doctor(
+    service: Annotated[
+        str, typer.Argument(help="Service that is to be deployed there; by default the project's own recipe.")
+    ] = "",
+    env: Annotated[str, typer.Option(help=f"{ENV_HELP} Without it, this machine is checked.")] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, max=600, help="How long a check may take, in s.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Check this machine, or a cluster and all that a release needs there; say what to do about what is wrong.
+
+    Example: ekiben doctor --env staging
+    """
+    import dataclasses
+    import json
+    import os
+    import sys
+
+    from ekiben.commands import delivery
+    from ekiben.config import Project
+    from ekiben.doctor import finding, machine, show
+
+    project = Project.here()
+    if env:
+        from ekiben.doctor import environment
+
+        target = delivery.targets(project, env, [service or project.settings.recipe])[0]
+        found = environment.findings(target, _documents(project), os.environ, timeout)
+    else:
+        found = finding.run(machine.checks(project, os.environ), timeout)
+    code = finding.exit_code(found)
+    told = {"checks": [dataclasses.asdict(each) for each in found], "exit_code": code}
+    sys.stdout.write((json.dumps(told) if as_json else show.table(found)) + "\n")
+    raise typer.Exit(code)
+
+
+def _documents(project: "Project") -> dict[str, Any]:
+    """The workflows as they are committed beside their definitions, by their files' names."""
+    import yaml
+
+    from ekiben.errors import UsageError
+
+    found = {}
+    for file in sorted((project.root / "workflows").glob("*.yaml")):
+        try:
+            document = yaml.safe_load(file.read_text(encoding="utf-8"))
+            if not isinstance(document, dict) or not document.get("kind"):
+                raise ValueError("no object with a kind")
+            found[file.stem] = document
+        except (yaml.YAMLError, ValueError) as error:
+            raise UsageError(
+                f"{file.relative_to(project.root)} is not a workflow's document: {error}",
+                next_step=f"ekiben workflow export {file.stem} --write",
+            ) from None
+    return found

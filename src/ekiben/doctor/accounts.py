@@ -1,0 +1,114 @@
+"""Service accounts, their Roles, and what binds the ones to the others."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ekiben.doctor import permissions
+from ekiben.doctor.finding import Check, Finding, missing, ok, wrong
+from ekiben.platforms.kubernetes.api import Api, path
+from ekiben.platforms.manifests import access
+from ekiben.platforms.manifests.names import Target
+
+Json = dict[str, Any]
+WORKFLOW_ACCOUNTS = ("ekiben-train", "ekiben-build", "ekiben-loadtest", "ekiben-deploy")
+EXECUTOR = "ekiben-executor"
+_RESULTS = [{"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}]
+_RBAC = "rbac.authorization.k8s.io/v1"
+_BASE = "deploy/base/workflow-accounts.yaml"
+
+
+def accounts(api: Api, name: str, wanted: Sequence[str], namespace: str, step: str) -> Finding:
+    listed = api.get(path("v1", "serviceaccounts", namespace)).get("items") or []
+    there = {each["metadata"]["name"] for each in listed}
+    if lacking := [each for each in wanted if each not in there]:
+        return missing(name, f"not there: {', '.join(lacking)}", ", ".join(wanted), step)
+    return ok(name, ", ".join(wanted))
+
+
+def used(documents: Mapping[str, Json]) -> list[str]:
+    """The accounts that steps run as: those that every project has, and what else the documents name."""
+    return list(dict.fromkeys([*WORKFLOW_ACCOUNTS, *(name for each in documents.values() for name in _named(each))]))
+
+
+def _named(value: Any) -> Iterator[str]:
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _named(each)
+    if isinstance(value, dict) and isinstance(name := value.get("serviceAccountName"), str) and "{{" not in name:
+        yield name
+
+
+def bindings(api: Api, target: Target, steps: Sequence[str]) -> list[Finding]:
+    """Whether the steps' pods can report to Argo, and whether the deploying step may deploy the service."""
+    namespace = target.settings.namespace
+    found = api.get(path(_RBAC, "rolebindings", namespace)).get("items") or []
+
+    def bound(account: str, role: str) -> bool:
+        return any(
+            each["roleRef"]["name"] == role
+            and any(
+                subject["kind"] == "ServiceAccount"
+                and subject["name"] == account
+                and subject.get("namespace", namespace) == namespace
+                for subject in each.get("subjects") or ()
+            )
+            for each in found
+        )
+
+    name, lacking = "executor's rights", [each for each in steps if not bound(each, EXECUTOR)]
+    wanted = f"the Role {EXECUTOR}, which lets a step's pod write its result for Argo"
+    step = f"kubectl -n {namespace} apply -f {_BASE}"
+    executor = (
+        wrong(name, f"not bound to {EXECUTOR}: {', '.join(lacking)}", wanted, step)
+        if lacking
+        else ok(name, f"all {len(steps)} are bound to {EXECUTOR}")
+    )
+    name, account = "deployer's rights", "ekiben-deploy"
+    if bound(account, target.deployer):
+        return [executor, ok(name, f"{account} is bound to {target.deployer}")]
+    step = (
+        f"kubectl -n {namespace} create rolebinding {account}-{target.name} --role={target.deployer}"
+        f" --serviceaccount={namespace}:{account}"
+    )
+    wanted = f"the Role that `ekiben render {target.service} --env {target.environment}` prints, bound to it"
+    return [executor, wrong(name, f"{account} is not bound to {target.deployer}", wanted, step)]
+
+
+def role(api: Api, name: str, called: str, rules: Sequence[Json], namespace: str, step: str) -> Finding:
+    """Whether a Role is there and allows what this version of ekiben does; it may be of an older one."""
+    wanted = f"the Role {called} of this version of ekiben"
+    found = api.find(path(_RBAC, "roles", namespace, called))
+    if found is None:
+        return missing(name, f"no Role {called}", wanted, step)
+    held = found.get("rules") or []
+
+    def allowed(wished: Json) -> bool:
+        single = permissions.attributes(wished, namespace)
+        return all(any(permissions.covers(rule, one) for rule in held) for one in single)
+
+    if lacking := [each for each in rules if not allowed(each)]:
+        seen = "\n".join(f"{called} does not allow: {permissions.words(each)}" for each in lacking)
+        return wrong(name, seen, wanted, step)
+    return ok(name, f"{called} allows what is needed")
+
+
+def checks(api: Api, target: Target, documents: Mapping[str, Json]) -> list[Check]:
+    namespace = target.settings.namespace
+    render = f"ekiben render {target.service} --env {target.environment} | kubectl apply -f -"
+    own, steps = (target.name, target.deployer), used(documents)
+    given = [
+        ("workflows' accounts", steps, f"kubectl -n {namespace} apply -f {_BASE}"),
+        ("service's accounts", own, f"have an administrator run: {render}"),
+    ]
+
+    def account(name: str, wanted: Sequence[str], step: str) -> Check:
+        return Check(name, lambda: [accounts(api, name, wanted, namespace, step)])
+
+    def rights(name: str, called: str, rules: Sequence[Json], step: str) -> Check:
+        return Check(name, lambda: [role(api, name, called, rules, namespace, step)])
+
+    return [
+        *(account(*each) for each in given),
+        Check("accounts' rights", lambda: bindings(api, target, steps)),
+        rights("executor's Role", EXECUTOR, _RESULTS, given[0][2]),
+        rights("deployer's Role", target.deployer, access.rules(target), given[1][2]),
+    ]

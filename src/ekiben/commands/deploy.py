@@ -41,7 +41,7 @@ def deploy(
     from ekiben.pipeline import stages
     from ekiben.platforms.kubernetes.deliver import Trial, deliver
     from ekiben.platforms.kubernetes.smoke import smoke
-    from ekiben.platforms.kubernetes.watch import watch
+    from ekiben.platforms.kubernetes.watch import look_at_live, watch
     from ekiben.platforms.manifests.names import bento_of
     from ekiben.rollout.plan import Live
     from ekiben.types import ImageRef, Release
@@ -72,14 +72,15 @@ def deploy(
         _tell(actions if as_json else "\n".join(actions) or f"{candidate} is live already: nothing to do")
         return
     answers = _golden(golden, candidate)
+    since = look_at_live(place)
     verdict = deliver(
         place,
         delivered,
         release,
         lambda slot: smoke(place, slot, answers),
-        lambda: watch(place, place.hold.live_slot(), _say),
+        lambda: watch(place, place.hold.live_slot(), _say, since=since),
         hold=target.settings.watch.inconclusive == "hold",
-        trial=Trial(percent, lambda slot: watch(place, slot, _say)) if percent else None,
+        trial=Trial(percent, lambda slot: watch(place, slot, _say, since=since)) if percent else None,
     )
     active = place.last_seen().active
     if alias and verdict.passed and active:

@@ -16,7 +16,7 @@ from ekiben.platforms.kubernetes.api import Api, configured
 from ekiben.platforms.kubernetes.deliver import Trial, deliver
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.platforms.kubernetes.smoke import smoke
-from ekiben.platforms.kubernetes.watch import watch
+from ekiben.platforms.kubernetes.watch import look_at_live, watch
 from ekiben.platforms.manifests.names import Delivery, Target, bento_of
 from ekiben.types import BentoRef, ImageRef, ModelVersion, Outcome, Release, Verdict
 
@@ -119,14 +119,15 @@ def go_live(delivery: str, env: str, run: str, by: str, report: str) -> Verdict:
         run=run,
     )
     percent = settings.canary_percent
+    since = look_at_live(place)
     verdict = deliver(
         place,
         delivered,
         release,
         lambda slot: smoke(place, slot, _golden(project, bento)),
-        lambda: watch(place, place.hold.live_slot(), _say),
+        lambda: watch(place, place.hold.live_slot(), _say, since=since),
         hold=settings.watch.inconclusive == "hold",
-        trial=Trial(percent, lambda slot: watch(place, slot, _say)) if percent else None,
+        trial=Trial(percent, lambda slot: watch(place, slot, _say, since=since)) if percent else None,
     )
     if verdict.passed and (active := place.last_seen().active):
         stages.promote(project, active)

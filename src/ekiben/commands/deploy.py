@@ -78,9 +78,9 @@ def deploy(
         delivered,
         release,
         lambda slot: smoke(place, slot, answers),
-        lambda: watch(place, place.hold.live_slot(), _say, since=since),
+        lambda: watch(place, place.hold.live_slot(), _say, since=since, golden=answers),
         hold=target.settings.watch.inconclusive == "hold",
-        trial=Trial(percent, lambda slot: watch(place, slot, _say, since=since)) if percent else None,
+        trial=Trial(percent, lambda slot: watch(place, slot, _say, since=since, golden=answers)) if percent else None,
     )
     active = place.last_seen().active
     if alias and verdict.passed and active:

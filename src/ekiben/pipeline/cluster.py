@@ -119,15 +119,15 @@ def go_live(delivery: str, env: str, run: str, by: str, report: str) -> Verdict:
         run=run,
     )
     percent = settings.canary_percent
-    since = look_at_live(place)
+    since, answers = look_at_live(place), _golden(project, bento)
     verdict = deliver(
         place,
         delivered,
         release,
-        lambda slot: smoke(place, slot, _golden(project, bento)),
-        lambda: watch(place, place.hold.live_slot(), _say, since=since),
+        lambda slot: smoke(place, slot, answers),
+        lambda: watch(place, place.hold.live_slot(), _say, since=since, golden=answers),
         hold=settings.watch.inconclusive == "hold",
-        trial=Trial(percent, lambda slot: watch(place, slot, _say, since=since)) if percent else None,
+        trial=Trial(percent, lambda slot: watch(place, slot, _say, since=since, golden=answers)) if percent else None,
     )
     if verdict.passed and (active := place.last_seen().active):
         stages.promote(project, active)

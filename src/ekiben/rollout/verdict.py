@@ -45,7 +45,7 @@ def judge(settings: environments.Watch, seen: Window, before: Window | None, sub
         _check("restarts", seen.restarts > 0, f"{seen.restarts} restarts", "none"),
         _check("ready pods", seen.ready == 0, f"{seen.ready} ready pods", "at least 1"),
     ]
-    if seen.probes:
+    if seen.probes or seen.wrong:
         told = f"{seen.wrong} (probe)" if seen.wrong else f"{seen.probes} probes, no wrong answer"
         checks.append(_check("probes", bool(seen.wrong), told, "the golden answers"))
     few = bool(seen.silent) or not enough(settings, seen)

@@ -3,16 +3,21 @@
 Read are the pods (restarts, readiness) and their own /metrics, through the API server: nothing has to be installed.
 """
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
 
+from ekiben.loadtest.golden import Golden
 from ekiben.platforms.kubernetes.look import Look, Tally, look
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
+from ekiben.platforms.kubernetes.probes import Probes
 from ekiben.rollout.metrics import total
 from ekiben.rollout.verdict import Window, enough, judge
 from ekiben.types import Outcome, Slot, Verdict, other
 
 POLL_SECONDS = 5.0
+LEAST_SECONDS = 10.0
+"""What a look back must span to tell how many requests are in progress usually."""
 
 
 def look_at_live(place: KubernetesPlatform) -> Look | None:
@@ -21,40 +26,59 @@ def look_at_live(place: KubernetesPlatform) -> Look | None:
     return look(place, slot) if slot else None
 
 
-def watch(place: KubernetesPlatform, slot: Slot, say: Callable[[str], None], *, since: Look | None = None) -> Verdict:
+def watch(
+    place: KubernetesPlatform,
+    slot: Slot,
+    say: Callable[[str], None],
+    *,
+    since: Look | None = None,
+    golden: Golden | None = None,
+) -> Verdict:
     """Watches for the environment's `watch.seconds`; ends at once when enough was seen to refuse it. INCONCLUSIVE,
     never PASS, when there were too few requests, or pods whose metrics could not be read.
 
     `since` is a look at the other colour from before: what it counted from then to now is what `slot` is held against.
+    With `golden`, what is still missing of `min_requests` after half of the time is asked of `slot` by the watch.
     """
-    settings = place.target.settings.watch
+    settings, hold = place.target.settings.watch, place.hold
     before = _before(place, other(slot), since, say)
-    tally, start = Tally(look(place, slot)), place.hold.now()
-    until, told = start + timedelta(seconds=settings.seconds), ""
+    probes = Probes(place, slot, golden) if golden else None
+    tally, start, told = Tally(look(place, slot)), hold.now(), ""
+    until, due = start + timedelta(seconds=settings.seconds), start
     while True:
-        place.hold.sleep(min(POLL_SECONDS, max(0.0, (until - place.hold.now()).total_seconds())))
-        place.hold.renew()
+        due = min(max(due, hold.now() - timedelta(seconds=POLL_SECONDS)) + timedelta(seconds=POLL_SECONDS), until)
+        hold.sleep(max(0.0, (due - hold.now()).total_seconds()))
+        hold.renew()
         tally.add(look(place, slot))
-        elapsed = min(1.0, (place.hold.now() - start).total_seconds() / settings.seconds)
-        verdict = judge(settings, tally.window(elapsed), before, f"watch of {slot}")
+        left = (until - hold.now()).total_seconds()
+        asked = (probes.sent, probes.wrong) if probes else (0, "")
+        window = tally.window(1 - max(0.0, left) / settings.seconds, *asked)
+        verdict = judge(settings, window, before, f"watch of {slot}")
         if str(verdict) != told:
             say(told := str(verdict))
-        if verdict.outcome is Outcome.FAIL or elapsed >= 1:
+        if verdict.outcome is Outcome.FAIL or left <= 0:
             return verdict
+        missing = settings.min_requests - window.counted.requests
+        if probes and missing > 0 and left <= settings.seconds / 2:
+            probes.send(missing, left, POLL_SECONDS)
 
 
 def _before(place: KubernetesPlatform, old: Slot, since: Look | None, say: Callable[[str], None]) -> Window | None:
-    """What is known of the old colour: since that look, or, where that is too little, since its pods started."""
+    """What is known of the old colour: since that look, or, where that is too little, since its pods started. What
+    was in progress then is known of the time since that look only: over days it would be no measure for a peak."""
     settings, now = place.target.settings.watch, look(place, old)
-    found = [Window(total(now.counts.values()))]
+    ever, progress = Window(total(now.counts.values())), math.nan
     if since and since.counts.keys() & now.counts.keys():
         tally = Tally(since)
         tally.add(now)
-        found.insert(0, tally.past())
-    for window in found:
-        if enough(settings, window):
-            counted = window.counted
-            say(f"{old}: {counted.requests:,.0f} requests before, p99 {counted.percentile_ms(99):.0f} ms")
-            return window
-    say(f"{old}: {found[-1].counted.requests:,.0f} requests before: too few to compare with")
-    return None
+        last = tally.past()
+        if (now.at - since.at).total_seconds() >= LEAST_SECONDS:
+            progress = last.in_progress
+        if enough(settings, last):
+            ever = last
+    counted = ever.counted
+    if not enough(settings, ever):
+        say(f"{old}: {counted.requests:,.0f} requests before: too few to compare with")
+        return None
+    say(f"{old}: {counted.requests:,.0f} requests before, p99 {counted.percentile_ms(99):.0f} ms")
+    return Window(counted, progress)

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ekiben.platforms.kubernetes.deliver import deliver
+from ekiben.platforms.kubernetes.look import look_at_live
 from ekiben.platforms.kubernetes.smoke import smoke
-from ekiben.platforms.kubernetes.watch import POLL_SECONDS, look_at_live, watch
+from ekiben.platforms.kubernetes.watch import POLL_SECONDS, watch
 from ekiben.types import Outcome, Verdict
 from tests.fakes.kubernetes.access import service_account
 from tests.fakes.kubernetes.cluster import Cluster

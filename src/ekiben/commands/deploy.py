@@ -40,8 +40,9 @@ def deploy(
     from ekiben.config import Project
     from ekiben.pipeline import stages
     from ekiben.platforms.kubernetes.deliver import Trial, deliver
+    from ekiben.platforms.kubernetes.look import look_at_live
     from ekiben.platforms.kubernetes.smoke import smoke
-    from ekiben.platforms.kubernetes.watch import look_at_live, watch
+    from ekiben.platforms.kubernetes.watch import watch
     from ekiben.platforms.manifests.names import bento_of
     from ekiben.rollout.plan import Live
     from ekiben.types import ImageRef, Release

@@ -14,9 +14,10 @@ from ekiben.loadtest.golden import Golden
 from ekiben.pipeline import packages, stages
 from ekiben.platforms.kubernetes.api import Api, configured
 from ekiben.platforms.kubernetes.deliver import Trial, deliver
+from ekiben.platforms.kubernetes.look import look_at_live
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.platforms.kubernetes.smoke import smoke
-from ekiben.platforms.kubernetes.watch import look_at_live, watch
+from ekiben.platforms.kubernetes.watch import watch
 from ekiben.platforms.manifests.names import Delivery, Target, bento_of
 from ekiben.types import BentoRef, ImageRef, ModelVersion, Outcome, Release, Verdict
 

@@ -36,12 +36,14 @@ class Counted:
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Self:
-        """Of one pod's samples; probes are left out. ValueError where a bucket has no bound that is a number."""
+        """Of one pod's samples; probes are left out. ValueError for a value, or a bucket's bound, that is no number."""
         requests = failed = busy = 0.0
         progress = math.nan
         within: dict[float, float] = {}
         for name, labels, value in samples:
             own = labels.get("endpoint") not in _PROBES
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}")
             if name.endswith("_in_progress"):  # of probes too: then the pod counts, and nothing was asked of it yet
                 progress = (0.0 if math.isnan(progress) else progress) + own * value
             elif not own:

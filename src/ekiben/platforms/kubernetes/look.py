@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ekiben.errors import NotFoundError, UnavailableError
+from ekiben.platforms.kubernetes import prometheus
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.rollout.metrics import Counted, total
 from ekiben.rollout.verdict import Window
@@ -24,8 +25,9 @@ class Look:
     ready: int
 
 
-def look(place: KubernetesPlatform, slot: Slot) -> Look:
-    """Pods as the API server knows them, and what those that are ready have counted."""
+def look(place: KubernetesPlatform, slot: Slot, ago_s: int = 0) -> Look:
+    """Pods as the API server knows them, and what those that are ready have counted; with Prometheus, had counted so
+    many seconds ago."""
     restarts, ready = {}, []
     for pod in place.hold.pods(slot):
         name, status = pod["metadata"]["name"], pod.get("status") or {}
@@ -34,8 +36,28 @@ def look(place: KubernetesPlatform, slot: Slot) -> Look:
         restarts[name] = sum(each.get("restartCount", 0) for each in status.get("containerStatuses") or ())
         if any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()):
             ready.append(name)
-    counts, silent = _scraped(place, ready)
-    return Look(place.hold.now(), counts, silent, restarts, len(ready))
+    read = _queried(place, slot, ready, ago_s) if place.target.settings.prometheus else _scraped(place, ready)
+    return Look(place.hold.now() - timedelta(seconds=ago_s), *read, restarts, len(ready))
+
+
+def look_at_live(place: KubernetesPlatform) -> Look | None:
+    """What is live, before anything is done; with Prometheus, as it was a watch's length ago. None where nothing is.
+    UnavailableError where Prometheus, which is to judge, does not answer."""
+    slot, settings = place.observe().selector, place.target.settings
+    if settings.prometheus:
+        prometheus.counted(place.target, slot or "blue")
+    return look(place, slot, settings.watch.seconds if settings.prometheus else 0) if slot else None
+
+
+def _queried(
+    place: KubernetesPlatform, slot: Slot, pods: list[str], ago_s: int
+) -> tuple[dict[str, Counted], dict[str, str]]:
+    try:
+        counts, silent = prometheus.counted(place.target, slot, ago_s)
+    except UnavailableError as error:
+        return {}, dict.fromkeys(pods, error.seen)
+    unheard = {pod: silent.get(pod, "Prometheus has none") for pod in pods if pod not in counts}
+    return {pod: counts[pod] for pod in pods if pod in counts}, unheard
 
 
 def _scraped(place: KubernetesPlatform, pods: Iterable[str]) -> tuple[dict[str, Counted], dict[str, str]]:

@@ -1,6 +1,7 @@
 """The watch after the switch, or of a canary: is the new colour as good as it must be, and no worse than the old one?
 
 Read are the pods (restarts, readiness) and their own /metrics, through the API server: nothing has to be installed.
+Where the environment names a Prometheus, that is asked for the metrics instead.
 """
 
 import math
@@ -18,12 +19,6 @@ from ekiben.types import Outcome, Slot, Verdict, other
 POLL_SECONDS = 5.0
 LEAST_SECONDS = 10.0
 """What a look back must span to tell how many requests are in progress usually."""
-
-
-def look_at_live(place: KubernetesPlatform) -> Look | None:
-    """What is live, before anything is done; None where nothing is."""
-    slot = place.observe().selector
-    return look(place, slot) if slot else None
 
 
 def watch(

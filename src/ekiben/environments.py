@@ -133,6 +133,13 @@ class Watch(Table):
     min_requests: int = Field(100, ge=1, description="Requests below which nothing can be said.")
     error_percent: float = Field(1.0, gt=0, le=100, description="Most requests that may fail (5xx), in percent.")
     p99_ms: float = Field(500.0, gt=0, le=600_000, description="Most that the 99th percentile may take, in ms.")
+    worse_than_before: float = Field(
+        2.0, ge=1, le=100,
+        description="How many times the old colour's error share, p99 and requests in progress the new one's may be.",
+    )  # fmt: skip
+    close_enough: float = Field(
+        0.2, ge=0, le=1, description="Part of the limits above up to which nothing counts as worse than before."
+    )
     inconclusive: Literal["roll-back", "hold"] = Field(
         "roll-back", description="What happens when too little was seen; it is never kept for that."
     )

@@ -40,6 +40,7 @@ def deploy(
     from ekiben.config import Project
     from ekiben.pipeline import stages
     from ekiben.platforms.kubernetes.deliver import Trial, deliver
+    from ekiben.platforms.kubernetes.look import look_at_live
     from ekiben.platforms.kubernetes.smoke import smoke
     from ekiben.platforms.kubernetes.watch import watch
     from ekiben.platforms.manifests.names import bento_of
@@ -72,14 +73,15 @@ def deploy(
         _tell(actions if as_json else "\n".join(actions) or f"{candidate} is live already: nothing to do")
         return
     answers = _golden(golden, candidate)
+    since = look_at_live(place)
     verdict = deliver(
         place,
         delivered,
         release,
         lambda slot: smoke(place, slot, answers),
-        lambda: watch(place, place.hold.live_slot(), _say),
+        lambda: watch(place, place.hold.live_slot(), _say, since=since, golden=answers),
         hold=target.settings.watch.inconclusive == "hold",
-        trial=Trial(percent, lambda slot: watch(place, slot, _say)) if percent else None,
+        trial=Trial(percent, lambda slot: watch(place, slot, _say, since=since, golden=answers)) if percent else None,
     )
     active = place.last_seen().active
     if alias and verdict.passed and active:

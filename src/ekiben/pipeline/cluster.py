@@ -14,6 +14,7 @@ from ekiben.loadtest.golden import Golden
 from ekiben.pipeline import packages, stages
 from ekiben.platforms.kubernetes.api import Api, configured
 from ekiben.platforms.kubernetes.deliver import Trial, deliver
+from ekiben.platforms.kubernetes.look import look_at_live
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.platforms.kubernetes.smoke import smoke
 from ekiben.platforms.kubernetes.watch import watch
@@ -119,14 +120,15 @@ def go_live(delivery: str, env: str, run: str, by: str, report: str) -> Verdict:
         run=run,
     )
     percent = settings.canary_percent
+    since, answers = look_at_live(place), _golden(project, bento)
     verdict = deliver(
         place,
         delivered,
         release,
-        lambda slot: smoke(place, slot, _golden(project, bento)),
-        lambda: watch(place, place.hold.live_slot(), _say),
+        lambda slot: smoke(place, slot, answers),
+        lambda: watch(place, place.hold.live_slot(), _say, since=since, golden=answers),
         hold=settings.watch.inconclusive == "hold",
-        trial=Trial(percent, lambda slot: watch(place, slot, _say)) if percent else None,
+        trial=Trial(percent, lambda slot: watch(place, slot, _say, since=since, golden=answers)) if percent else None,
     )
     if verdict.passed and (active := place.last_seen().active):
         stages.promote(project, active)

@@ -20,6 +20,15 @@ def in_progress(target: Target, slot: Slot) -> str:
     return f"sum({IN_PROGRESS}{{{of},{NOT_PROBES}}}) or 0 * sum({IN_PROGRESS}{{{of}}})"
 
 
+def counters(target: Target, slot: Slot, ago_s: int = 0) -> str:
+    """All that is counted of each pod of a colour, probes too, now or so many seconds ago. One series of those that
+    two jobs have scraped alike."""
+    names = "total|in_progress|duration_seconds_bucket|duration_seconds_sum"
+    by = "__name__,pod,service_name,service_version,endpoint,http_response_code,le"
+    past = f" offset {ago_s}s" if ago_s else ""
+    return f'max by ({by}) ({{__name__=~"bentoml_service_request_({names})",{pods(target, slot)}}}{past})'
+
+
 def error_share(target: Target) -> str:
     """The share of requests, between 0 and 1, that ended in a 5xx in the last 5 minutes, per version of the Bento."""
     of, by = f"{pods(target)},{NOT_PROBES}", "sum by (service_version)"

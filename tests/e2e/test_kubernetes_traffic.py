@@ -1,12 +1,12 @@
 """No request is lost while colours change: the product's deployer on the fake API server, real connections behind it.
 
 Pods are HTTP servers on sockets. A Service is a TCP proxy that picks a pod when a connection opens and follows the
-EndpointSlices late, as kube-proxy does; kept connections stay with their pod until it ends. Pods that end sleep in their
-preStop hook, then accept no more and finish what they have. What it stands on was measured on a real node: kept
-connections never move by themselves; without preStop, and without a pause between switch and scale-down, some are lost.
+EndpointSlices late, as kube-proxy does; kept connections stay with their pod until it ends. Pods that end sleep in
+their preStop hook, then accept no more and finish what they have. What it stands on was measured on a real node: kept
+connections never move by themselves; without preStop, and without a pause between switch and scale-down,
+some are lost.
 """
 
-import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -135,7 +135,6 @@ def test_no_request_fails_in_a_hundred_switches_and_twenty_rollbacks() -> None:
         stage.goes_on()
         load = stage.load
         history = stage.place.history()
-    print(f"{load.good} requests, {len(load.by_pod)} pods, {load.again} asked again on a new connection")
     assert load.failed == []
     assert stage.place.last_seen().epoch == 121
     assert history[-1].by == "anna"

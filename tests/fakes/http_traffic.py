@@ -18,8 +18,8 @@ WORK_S = 0.01  # what a request takes
 
 
 class PodServer:
-    """Answers POST /predict {"x": n} with {"y": n, "pod": name}. SIGTERM ends it as it ends uvicorn: it accepts no more,
-    idle connections are closed at once, the others after their answer."""
+    """Answers POST /predict {"x": n} with {"y": n, "pod": name}. SIGTERM ends it as it ends uvicorn: it accepts
+    no more, idle connections are closed at once, the others after their answer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self.name, self._loop, self._ending = name, loop, False

@@ -10,14 +10,20 @@ from urllib.parse import urlsplit
 from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.proxying import ready_endpoints
 
+LOOK_S = 0.1  # virtual seconds between two looks at the slices
+
 
 class ServiceProxy:
     """Listens for a Service: each new TCP connection goes to a ready endpoint of the moment, chosen at random, and
     stays there until one side closes it. Without a ready endpoint it is refused: kube-proxy rejects it with an ICMP
-    error, this closes it with a reset. Pods need a `backend` that is a URL."""
+    error, this closes it with a reset. Pods need a `backend` that is a URL. With `lag_s` the node follows the slices
+    only so many virtual seconds later, as kube-proxy does: until then connections go where it thinks the pods are."""
 
-    def __init__(self, cluster: Cluster, service: str, namespace: str = "default", seed: int = 0) -> None:
-        self.cluster, self.service, self.namespace = cluster, service, namespace
+    def __init__(
+        self, cluster: Cluster, service: str, namespace: str = "default", seed: int = 0, lag_s: float = 0.0
+    ) -> None:
+        self.cluster, self.service, self.namespace, self._lag_s = cluster, service, namespace, lag_s
+        self._rules: list[tuple[str, str]] = []  # pods' names and URLs, as the node knows them
         self.connections: dict[str, int] = {}  # how many each pod got
         self._chance = random.Random(seed)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -27,6 +33,10 @@ class ServiceProxy:
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> Self:
+        if self._lag_s:
+            with self.cluster.store.changed:
+                self._rules = self._ready()
+                self._learn()
         self._thread.start()
         return self
 
@@ -44,7 +54,8 @@ class ServiceProxy:
             except OSError:
                 return
             try:
-                backend = socket.create_connection(self._choose(), timeout=10)
+                with self.cluster.store.changed:  # no virtual time passes between the choice and the connection
+                    backend = socket.create_connection(self._choose(), timeout=10)
             except OSError:
                 _reset(client)
                 continue
@@ -56,18 +67,32 @@ class ServiceProxy:
                 threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
 
     def _choose(self) -> tuple[str, int]:
-        with self.cluster.store.changed:
-            ready = ready_endpoints(self.cluster, self.namespace, self.service)
-            if not ready:
-                raise ConnectionRefusedError(f"no endpoints for {self.service}")
-            name = self._chance.choice(ready)["targetRef"]["name"]
-            pod = self.cluster.store.get(("", "pods"), self.namespace, name)
-            backend = self.cluster.kubelet.backend(pod) if pod else None
-        if not isinstance(backend, str):
-            raise ConnectionRefusedError(f"{name} has no server")
+        rules = self._rules if self._lag_s else self._ready()
+        if not rules:
+            raise ConnectionRefusedError(f"no endpoints for {self.service}")
+        name, backend = self._chance.choice(rules)
         self.connections[name] = self.connections.get(name, 0) + 1
         target = urlsplit(backend)
         return target.hostname or "", target.port or 80
+
+    def _ready(self) -> list[tuple[str, str]]:
+        found = []
+        for end in ready_endpoints(self.cluster, self.namespace, self.service):
+            pod = self.cluster.store.get(("", "pods"), self.namespace, end["targetRef"]["name"])
+            backend = self.cluster.kubelet.backend(pod) if pod else None
+            if isinstance(backend, str):
+                found.append((end["targetRef"]["name"], backend))
+        return found
+
+    def _learn(self) -> None:
+        """What the slices say now reaches the node after its lag."""
+        found = self._ready()
+
+        def write() -> None:
+            self._rules = found
+
+        self.cluster.controllers.after(self._lag_s, write)
+        self.cluster.controllers.after(LOOK_S, self._learn)
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         try:

@@ -43,7 +43,7 @@ def poll(
     """
     from ekiben.pipeline import promotion
 
-    found = promotion.poll(here())
+    found = promotion.poll(here(), "ekiben webhook poll")
     if as_json:
         out({"promotions": [dataclasses.asdict(each) for each in found]})
     else:

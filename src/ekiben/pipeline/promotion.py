@@ -136,13 +136,16 @@ def connected(project: Project) -> Promoter:
     return Promoter(Models(project), Cluster(api, namespace), Ledger(api, namespace))
 
 
-def poll(project: Project) -> list[Promotion]:
-    """What every alias of the settings asks for. Each is looked at; then the first EkibenError is raised, if any."""
+def poll(project: Project, by: str) -> list[Promotion]:
+    """What every alias of the settings asks for; `by` says who looks.
+
+    Each is looked at; then the first EkibenError is raised, if any.
+    """
     promoter, found, failed = connected(project), [], []
     for name, trigger in project.settings.webhook.triggers.items():
         for collection in trigger.collections:
             try:
-                found.append(promoter.promote(name, trigger, collection, {"event_author": "poll"}))
+                found.append(promoter.promote(name, trigger, collection, {"event_author": by}))
             except AliasError:
                 continue  # nobody was promoted yet
             except EkibenError as error:

@@ -1,7 +1,8 @@
 """Which models in W&B start which workflow: `[tool.ekiben.webhook]` of pyproject.toml, for receiver and poller."""
 
 import string
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -67,19 +68,13 @@ class Webhook(Table):
     def workflows(self) -> list[str]:
         return sorted({each.workflow for each in self.triggers.values()})
 
-    def about(self, event: dict[str, Any]) -> dict[str, Trigger]:
-        """The triggers that an event is about, by name. An event that leaves out the alias, as that of a link may, is
-        about every alias: what has it now is looked up in any case."""
-
-        def said(key: str, wanted: str) -> bool:
-            return not wanted or event.get(key, "") in ("", wanted)
-
+    def about(self, event: Mapping[str, str]) -> dict[str, Trigger]:
+        """The triggers that an event is about, by name. Rather too many than too few, since what has an alias now is
+        looked up in any case: an event that leaves out the alias, as that of a link may, is about every alias."""
         return {
             name: each
             for name, each in self.triggers.items()
             if event["event_type"] in each.events
             and event["artifact_collection_name"] in each.collections
-            and said("alias", each.alias)
-            and said("entity_name", each.entity)
-            and said("project_name", each.project)
+            and event.get("alias", each.alias) == each.alias
         }

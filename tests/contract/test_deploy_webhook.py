@@ -127,6 +127,6 @@ parameters = {{model = "{{artifact_version}}"}}
     assert (ready.status_code, answer.status_code, again.status_code) == (200, 202, 200), answer.text + err
     assert [each["metadata"]["name"] for each in cluster.objects("workflows", "ml")] == [answer.json()["run"]]
     assert without.status_code == 503
-    assert "not allowed to get workflowtemplates" in without.text
+    assert "not allowed to get workflowtemplates" in err
     assert process.returncode == 0
     assert sorted(root.rglob("*")) == before, "the project is read-only there"

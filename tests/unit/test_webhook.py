@@ -185,17 +185,21 @@ EVENT = {"event_type": "ADD_ARTIFACT_ALIAS", "artifact_collection_name": "digits
     [
         ({}, {}, True),
         ({}, {"alias": "staging"}, False),
-        ({}, {"alias": "", "event_type": "LINK_ARTIFACT"}, True),
+        ({"alias": "staging"}, {}, False),
         ({}, {"event_type": "RUN_STATE"}, False),
         ({}, {"artifact_collection_name": "cats"}, False),
-        ({"entity": "acme"}, {"entity_name": "acme"}, True),
-        ({"entity": "acme"}, {"entity_name": "evil"}, False),
-        ({"project": "vision"}, {"project_name": "other"}, False),
+        ({"events": ["RUN_STATE"]}, {"event_type": "RUN_STATE"}, True),
     ],
 )
 def test_which_events_a_trigger_is_about(trigger: dict[str, str], event: dict[str, str], about: bool) -> None:
     settings = Webhook(triggers={"mine": Trigger(**{**TRIGGER, **trigger})})
     assert bool(settings.about({**EVENT, **event})) is about
+
+
+def test_a_link_without_an_alias_is_about_every_alias() -> None:
+    settings = Webhook(triggers={name: Trigger(**{**TRIGGER, "alias": name}) for name in ("production", "staging")})
+    event = payload.read(b'{"event_type": "LINK_ARTIFACT", "artifact_collection_name": "digits", "alias": ""}')
+    assert settings.about(event).keys() == {"production", "staging"}
 
 
 @pytest.mark.parametrize(

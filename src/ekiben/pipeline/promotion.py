@@ -8,11 +8,11 @@ no matter which of them comes first.
 import json
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ekiben.config import Project
-from ekiben.errors import ConflictError, EkibenError, NotFoundError
+from ekiben.errors import ConflictError, EkibenError, NotFoundError, UsageError
 from ekiben.pipeline import argo, stages
 from ekiben.pipeline.argo.client import Client
 from ekiben.pipeline.argo.ledger import Entry, Ledger
@@ -94,15 +94,22 @@ class Promoter:
         """None where somebody else wrote to the ledger meanwhile: then all is to be looked at again."""
         entity, project = self._models.place(trigger)
         path = f"{entity}/{project}/{collection}:{trigger.alias}"
+        subject = f"{name} {path}"
+        last, state = self._ledger.read(subject)
         try:
             model = self._models.resolve(path)
         except NotFoundError as error:
             raise AliasError(error.seen) from None
-        subject, exact = f"{name} {path}", f"{model}@{model.digest}"
-        last, state = self._ledger.read(subject)
-        if last and last.model == exact:
+        exact = f"{model}@{model.digest}"
+        if last and last.model == exact and last.run:
             return Promotion(name, str(model), last.run, self._client.namespace, new=False)
-        generation = last.generation + 1 if last else 1
+        if last is None or last.model != exact:
+            # Claimed first: who looked before the alias moved on finds out before it submits what is old.
+            last = Entry(subject, exact, last.generation + 1 if last else 1, run="")
+            claimed = self._ledger.write(last, state)
+            if claimed is None:
+                return None
+            state = claimed
         fields = dict.fromkeys(FIELDS, "") | {
             **event,
             "entity_name": entity,
@@ -115,21 +122,26 @@ class Promoter:
         run = argo.submit(
             trigger.workflow,
             trigger.filled(fields),
-            key=json.dumps([subject, exact, generation]),
+            key=json.dumps([subject, exact, last.generation]),
             labels={"ekiben.dev/trigger": name},
             client=self._client,
         )
-        if not self._ledger.write(Entry(subject, exact, generation, run.name), state):
+        if self._ledger.write(replace(last, run=run.name), state) is None:
             return None
         return Promotion(name, str(model), run.name, run.namespace, new=True)
 
 
 def connected(project: Project) -> Promoter:
-    """By Kubernetes' API alone, which has the ledger too."""
+    """By Kubernetes' API alone, which has the ledger too. UsageError where no trigger is configured."""
     from ekiben.pipeline.argo.cluster import Cluster
     from ekiben.platforms.kubernetes.api import Api, configured
 
     settings = project.settings.webhook
+    if not settings.triggers:
+        raise UsageError(
+            "no triggers: nothing in W&B would start anything",
+            next_step="add the table [tool.ekiben.webhook.triggers.NAME] to pyproject.toml: collections, workflow",
+        )
     place = project.environment(settings.environment, project.settings.recipe) if settings.environment else None
     config = configured(place.context if place else "")
     api, namespace = Api(config), (place.namespace if place else config.namespace) or "default"

@@ -56,6 +56,7 @@ def create_app(receiver: Receiver) -> Starlette:
     """The ASGI application."""
     counts = Counts()
     here = 0
+    unready = ""
 
     async def wandb(request: Request) -> Response:
         nonlocal here
@@ -79,10 +80,15 @@ def create_app(receiver: Receiver) -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
+        nonlocal unready
         try:
             await to_thread.run_sync(receiver.promoter.ready, receiver.settings.workflows)
         except EkibenError as error:
-            return PlainTextResponse(f"{error.seen}\n", 503)
+            if error.seen != unready:  # once, and not to whoever asks
+                _say(f"not ready: {error.seen}")
+            unready = error.seen
+            return PlainTextResponse("not ready\n", 503)
+        unready = ""
         return PlainTextResponse("ok\n")
 
     async def metrics(request: Request) -> Response:

@@ -14,13 +14,8 @@ SECRET, TOKEN = "EKIBEN_WEBHOOK_SECRET", "EKIBEN_WEBHOOK_TOKEN"
 
 
 def serve(project: Project, host: str, port: int, secrets: Path | None, tokens: Path | None) -> None:
-    """Serve until a signal ends it. UsageError without a secret or a trigger."""
+    """Serve until a signal ends it. UsageError without a trigger or a secret."""
     settings = project.settings.webhook
-    if not settings.triggers:
-        raise UsageError(
-            "no triggers: every event would be for nothing",
-            next_step="add the table [tool.ekiben.webhook.triggers.NAME] to pyproject.toml: collections, workflow",
-        )
     receiver = Receiver(
         settings, promotion.connected(project), signature.kept(SECRET, secrets), signature.kept(TOKEN, tokens)
     )

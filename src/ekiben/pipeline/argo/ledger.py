@@ -17,7 +17,8 @@ LABELS = {"app.kubernetes.io/managed-by": "ekiben"}
 
 @dataclass(frozen=True)
 class Entry:
-    """`generation` counts the promotions, so that a version which comes back after another is promoted anew."""
+    """`generation` counts the promotions, so that a version which comes back after another is promoted anew. `run` is
+    empty from the claim until the workflow was submitted."""
 
     subject: str
     model: str
@@ -38,8 +39,8 @@ class Ledger:
         text = (found.get("data") or {}).get(_key(subject))
         return (Entry(**json.loads(text)) if text else None), found
 
-    def write(self, entry: Entry, state: dict[str, Any]) -> bool:
-        """False where somebody else wrote since `state` was read, or nobody knows whether this was written."""
+    def write(self, entry: Entry, state: dict[str, Any]) -> dict[str, Any] | None:
+        """The new state; None where somebody else wrote since `state`, or nobody knows whether this was written."""
         changes: list[dict[str, Any]] = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": state["metadata"]["resourceVersion"]}
         ]
@@ -47,10 +48,9 @@ class Ledger:
             changes.append({"op": "add", "path": "/data", "value": {}})
         changes.append({"op": "add", "path": f"/data/{_key(entry.subject)}", "value": json.dumps(asdict(entry))})
         try:
-            self._api.patch(self._path, changes, APPLIER)
+            return self._api.patch(self._path, changes, APPLIER)
         except (ConflictError, NoAnswerError):
-            return False
-        return True
+            return None
 
     def _created(self) -> dict[str, Any]:
         metadata = {"name": NAME, "namespace": self._namespace, "labels": LABELS}

@@ -19,7 +19,7 @@ def load(project: Project, name: str) -> Any:
 
 
 def export(project: Project, name: str) -> str:
-    """The documents of `workflows/<name>.py` as YAML. NotFoundError, with what there is, if there is none."""
+    """The document of `workflows/<name>.py` as YAML. NotFoundError, with what there is, if there is none."""
     names = [each for each in project.names("workflows", "*.py") if each != STEPS]
     if name not in names:
         raise NotFoundError(

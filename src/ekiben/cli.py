@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ekiben.commands import deploy as deploying
-from ekiben.commands import loadtest, workflow
+from ekiben.commands import loadtest, webhook, workflow
 from ekiben.commands.approval import approve, reject
 from ekiben.commands.autoscale import autoscale
 from ekiben.commands.deploy import deploy
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(tracker.app, name="tracker")
+app.add_typer(webhook.app, name="webhook")
 app.command()(render)
 app.command()(autoscale)
 app.command()(deploy)

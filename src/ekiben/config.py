@@ -18,6 +18,7 @@ from pydantic_settings import SettingsConfigDict as Config
 
 from ekiben.environments import Environment, EnvironmentTable, known_keys
 from ekiben.errors import NotFoundError, UsageError
+from ekiben.triggers import Webhook
 
 ROOT_MARKER = "bentofile.yaml"
 
@@ -41,6 +42,7 @@ class Settings(BaseSettings):
     environments: dict[str, EnvironmentTable] = Field(
         default_factory=dict, description="Where services run on Kubernetes: see environments.py."
     )
+    webhook: Webhook = Field(default_factory=Webhook, description="What aliases in W&B start: see triggers.py.")
 
     @model_validator(mode="before")
     @classmethod

@@ -38,8 +38,9 @@ def environment(project: Project, given: Mapping[str, str] = os.environ) -> dict
         "WANDB_PROJECT": project.settings.project,
         "WANDB_ENTITY": project.settings.entity,
     }
-    state.mkdir(parents=True, exist_ok=True)  # the client ignores a WANDB_DIR that is not there
     settings = {key: given.get(key) or value for key, value in settings.items()}
+    if settings["WANDB_DIR"] == str(state):  # a pod with a read-only root names another
+        state.mkdir(parents=True, exist_ok=True)  # the client ignores a WANDB_DIR that is not there
     if given.get("WANDB_BASE_URL") or given.get("WANDB_API_KEY"):
         settings["WANDB_BASE_URL"] = given.get("WANDB_BASE_URL") or CLOUD
         settings["WANDB_API_KEY"] = _key(given, settings["WANDB_BASE_URL"])

@@ -119,7 +119,7 @@ def test_a_workflow_that_is_not_there_is_answered_with_those_that_are(project: P
         assert (code, out) == (3, "")
         assert (
             f"no workflow '{name}'" in err
-            and "wanted: one of release, release_on_cluster, rollback_on_cluster\n" in err
+            and "wanted: one of promote, release, release_on_cluster, rollback_on_cluster\n" in err
         )
 
 

@@ -34,7 +34,8 @@ def test_the_committed_yaml_is_current(name: str) -> None:
 @needs_crds
 @pytest.mark.parametrize("name", NAMES)
 def test_argo_knows_every_field(name: str) -> None:
-    assert crd_checks.problems(definitions.load(PROJECT, name)) == []
+    for each in yaml.safe_load_all(definitions.export(PROJECT, name)):
+        assert crd_checks.problems(each) == []
 
 
 @needs_crds
@@ -56,7 +57,7 @@ def test_a_field_that_argo_does_not_know_is_found(where: tuple[Any, ...], value:
     assert any(seen in problem for problem in crd_checks.problems(changed))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "promote"])
 def test_the_local_engine_can_run_it(name: str) -> None:
     checks.require(definitions.load(PROJECT, name))
     document.read(definitions.load(PROJECT, name))

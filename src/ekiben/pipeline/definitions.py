@@ -13,9 +13,9 @@ STEPS = "steps"
 
 
 def load(project: Project, name: str) -> Any:
-    """The document of `workflows/<name>.py`, as plain dictionaries."""
+    """The document of `workflows/<name>.py`, as plain dictionaries; of several the first, which the others start."""
     # By way of YAML, as Argo would read it: Hera's own dictionaries hold enums and other Python values.
-    return yaml.safe_load(export(project, name))
+    return next(yaml.safe_load_all(export(project, name)))
 
 
 def export(project: Project, name: str) -> str:
@@ -26,7 +26,15 @@ def export(project: Project, name: str) -> str:
             f"no workflow {name!r} in {project.root / 'workflows'}",
             wanted=f"one of {', '.join(names)}" if names else "workflows/<name>.py with define()",
         )
-    return str(project.load(f"workflows.{name}:define")().to_yaml())
+    made = project.load(f"workflows.{name}:define")()
+    return "---\n".join(map(_yaml, made if isinstance(made, list) else [made]))
+
+
+def _yaml(made: Any) -> str:
+    if hasattr(made, "to_yaml"):
+        return str(made.to_yaml())
+    # Hera has event bindings as plain models only.
+    return yaml.safe_dump(made.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False)
 
 
 def golden(project: Project, name: str) -> Path:

@@ -2,8 +2,8 @@
 node statuses, as far as a client sees. What a step does is told to `behave`, or really done by what is given to `work`;
 the kubelet decides whether it starts.
 
-It does: DAGs with `depends` and `when`, retries by `expression`, memoized pods, suspend nodes with supplied values and a
-deadline, locks on templates, onExit, shutdown, suspension, references to templates, packed node statuses.
+It does: DAGs with `depends` and `when`, retries by `expression`, memoized pods, suspend nodes with supplied values and
+a deadline, locks on templates, onExit, shutdown, suspension, references to templates, packed node statuses.
 """
 
 import copy

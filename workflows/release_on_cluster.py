@@ -2,7 +2,6 @@
 
 The same stages as release.py, with an image in a registry or a Bento that pods fetch, and each duty with an account of
 its own. Switch and watch are one step: what was switched and not watched to its end is a state to leave at once.
-The pods need the project at the image's working directory, and its `.ekiben` writable for user 10001.
 """
 
 # No `from __future__ import annotations` here: Hera reads the annotations themselves and fails on strings.
@@ -10,65 +9,34 @@ from typing import Annotated, Any
 
 from hera.workflows import (
     DAG,
-    Env,
     Input,
     Output,
     Parameter,
-    Resources,
     SecretEnv,
     Suspend,
     WorkflowTemplate,
-    script,
 )
 from hera.workflows import models as m
 
-IMAGE = "{{workflow.parameters.image}}"
-WANDB = [
-    SecretEnv(name="WANDB_API_KEY", secret_name="ekiben-wandb", secret_key="api-key"),
-    SecretEnv(name="WANDB_BASE_URL", secret_name="ekiben-wandb", secret_key="base-url", optional=True),
-    Env(name="HOME", value="/tmp"),
-]
-NOTIFY = SecretEnv(name="EKIBEN_NOTIFY_URL", secret_name="ekiben-notify", secret_key="url", optional=True)
+from workflows.on_cluster import PODS, step
 
-# A lost spot node is an Error; 4 and 6 are the exit codes of what did not answer or was changed meanwhile
-# (ekiben.errors). A verdict that is not PASS is never asked for again.
-AGAIN = m.RetryStrategy(
-    limit=2,
-    retry_policy="Always",
-    expression='lastRetry.status == "Error" || lastRetry.exitCode in ["4", "6"]',
-    backoff=m.Backoff(duration="10s", factor=2, max_duration="5m"),
-)
+NOTIFY = SecretEnv(name="EKIBEN_NOTIFY_URL", secret_name="ekiben-notify", secret_key="url", optional=True)
 # On all that touches the idle colour, and not on the approval: who waits for a person holds nobody up.
 LOCKED = m.Synchronization(
     mutexes=[m.Mutex(name="deploy-{{workflow.parameters.environment}}-{{workflow.parameters.recipe}}")]
 )
-CONFINED = m.SecurityContext(allow_privilege_escalation=False, capabilities=m.Capabilities(drop=["ALL"]))
-
-
-PODS: dict[str, Any] = {
-    "security_context": m.PodSecurityContext(
-        run_as_non_root=True,
-        run_as_user=10001,
-        run_as_group=10001,
-        fs_group=10001,
-        seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
-    ),
-    "pod_gc": m.PodGC(strategy="OnPodSuccess"),
-    "ttl_strategy": m.TTLStrategy(seconds_after_success=86400, seconds_after_failure=604800),
-}
-
-
-def step(account: str, cpu: str = "500m", memory: str = "1Gi", **more: Any) -> Any:
-    return script(
-        constructor="runner",
-        image=IMAGE,
-        env=[*WANDB, *more.pop("env", [])],
-        service_account_name=account,
-        resources=Resources(cpu_request=cpu, memory_request=memory, memory_limit=memory),
-        retry_strategy=AGAIN,
-        security_context=CONFINED,
-        **more,
-    )
+PARAMETERS = [
+    Parameter(name="recipe", value="digits", description="Recipe: the folder below bentos/"),
+    Parameter(name="params", value="{}", description="Recipe parameters to override, a JSON object"),
+    Parameter(name="slo", value="[]", description='SLOs to override, a JSON list such as ["p99=50ms"]'),
+    Parameter(name="environment", value="staging", description="[tool.ekiben.environments.ENV]"),
+    Parameter(name="approval", value="no", enum=["no", "yes"], description="Whether somebody must approve"),
+    Parameter(name="delivery", value="image", enum=["image", "bundle"], description="How pods get it"),
+    Parameter(name="repository", value="", description="Of the image; empty: by the project's settings"),
+    Parameter(name="by", value="", description="Who releases; empty: the workflow's name"),
+    Parameter(name="image", value="ekiben-pipeline:latest", description="Image that holds this project"),
+]
+"""Retraining has them too: templates that are referred to see the parameters of whoever refers to them."""
 
 
 class TrainIn(Input):
@@ -248,17 +216,7 @@ def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
         "workflow_metadata": m.WorkflowMetadata(
             labels_from={"ekiben.dev/recipe": m.LabelValueFrom(expression="workflow.parameters.recipe")}
         ),
-        "arguments": [
-            Parameter(name="recipe", value="digits", description="Recipe: the folder below bentos/"),
-            Parameter(name="params", value="{}", description="Recipe parameters to override, a JSON object"),
-            Parameter(name="slo", value="[]", description='SLOs to override, a JSON list such as ["p99=50ms"]'),
-            Parameter(name="environment", value="staging", description="[tool.ekiben.environments.ENV]"),
-            Parameter(name="approval", value="no", enum=["no", "yes"], description="Whether somebody must approve"),
-            Parameter(name="delivery", value="image", enum=["image", "bundle"], description="How pods get it"),
-            Parameter(name="repository", value="", description="Of the image; empty: by the project's settings"),
-            Parameter(name="by", value="", description="Who releases; empty: the workflow's name"),
-            Parameter(name="image", value="ekiben-pipeline:latest", description="Image that holds this project"),
-        ],
+        "arguments": PARAMETERS,
         **overrides,
     }  # fmt: skip
     with cls(**settings) as workflow:
@@ -307,12 +265,12 @@ def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
                 },
             )
             staged.on_success(loaded).on_success(live)
-        with DAG(name="release"):
-            trained = train(arguments={"recipe": recipe, "params": "{{workflow.parameters.params}}"})
-            model = trained.get_parameter("model")
-            gated = gate(arguments={"recipe": recipe, "model": model})
+        # From a model on, for whoever has one: retrain.py begins here.
+        given = "{{inputs.parameters.model}}"
+        with DAG(name="ship", inputs=[Parameter(name="model")]) as ship:
+            gated = gate(arguments={"recipe": recipe, "model": given})
             approved = approval(name="approve", when="{{workflow.parameters.approval}} == yes")
-            packaged = package(arguments={"recipe": recipe, "model": model})
+            packaged = package(arguments={"recipe": recipe, "model": given})
             packaged.depends = "gate.Succeeded && (approve.Succeeded || approve.Skipped)"
             built = image(
                 arguments={
@@ -322,6 +280,10 @@ def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
                 }
             )
             tried = candidate(name="candidate", arguments={"delivery": built.get_parameter("delivery")})
-            trained.on_success(gated).on_success(approved)
+            gated.on_success(approved)
             packaged.on_success(built).on_success(tried)
+        with DAG(name="release"):
+            trained = train(arguments={"recipe": recipe, "params": "{{workflow.parameters.params}}"})
+            shipped = ship(name="ship", arguments={"model": trained.get_parameter("model")})
+            trained.on_success(shipped)
     return workflow

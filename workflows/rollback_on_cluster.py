@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from hera.workflows import DAG, Input, Output, Parameter, WorkflowTemplate
 
-from workflows.release_on_cluster import PODS, step
+from workflows.on_cluster import PODS, step
 
 
 class RollbackIn(Input):

@@ -114,13 +114,11 @@ def test_a_mistake_is_told_to_machines_as_json_and_to_people_on_standard_error(
 
 
 def test_a_workflow_that_is_not_there_is_answered_with_those_that_are(project: Project) -> None:
-    for name in ("nope", "steps"):
+    for name in ("nope", "steps", "on_cluster"):
         code, out, err = project.ekiben("workflow", "export", name)
         assert (code, out) == (3, "")
-        assert (
-            f"no workflow '{name}'" in err
-            and "wanted: one of promote, release, release_on_cluster, rollback_on_cluster\n" in err
-        )
+        assert f"no workflow '{name}'" in err
+        assert "wanted: one of promote, release, release_on_cluster, retrain, rollback_on_cluster\n" in err
 
 
 @pytest.mark.parametrize("step", ["train", "load-test"])

@@ -244,7 +244,7 @@ def test_fields_that_argo_does_not_know(place: str, value: Any, seen: str) -> No
 
 
 PROJECT = Project(ROOT)
-NAMES = [name for name in PROJECT.names("workflows", "*.py") if name != definitions.STEPS]
+NAMES = definitions.names(PROJECT)
 
 
 @pytest.mark.parametrize("name", NAMES)

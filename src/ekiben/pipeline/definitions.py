@@ -8,8 +8,13 @@ import yaml
 from ekiben.config import Project
 from ekiben.errors import NotFoundError, UsageError
 
-STEPS = "steps"
-"""The module beside the workflows that holds what they are made of."""
+PARTS = ("steps", "on_cluster")
+"""The modules beside the workflows that hold what they are made of."""
+
+
+def names(project: Project) -> list[str]:
+    """The project's workflows: the modules below workflows/ that are not parts of others."""
+    return [each for each in project.names("workflows", "*.py") if each not in PARTS]
 
 
 def load(project: Project, name: str) -> Any:
@@ -20,11 +25,11 @@ def load(project: Project, name: str) -> Any:
 
 def export(project: Project, name: str) -> str:
     """The document of `workflows/<name>.py` as YAML. NotFoundError, with what there is, if there is none."""
-    names = [each for each in project.names("workflows", "*.py") if each != STEPS]
-    if name not in names:
+    known = names(project)
+    if name not in known:
         raise NotFoundError(
             f"no workflow {name!r} in {project.root / 'workflows'}",
-            wanted=f"one of {', '.join(names)}" if names else "workflows/<name>.py with define()",
+            wanted=f"one of {', '.join(known)}" if known else "workflows/<name>.py with define()",
         )
     made = project.load(f"workflows.{name}:define")()
     return "---\n".join(map(_yaml, made if isinstance(made, list) else [made]))

@@ -1,11 +1,14 @@
 """Argo's workflow controller on the fake API server: it takes workflows up, makes pods of their steps and keeps their
-node statuses, as far as a client sees. What a step does is told to `behave`; the kubelet decides whether it starts.
+node statuses, as far as a client sees. What a step does is told to `behave`, or really done by what is given to `work`;
+the kubelet decides whether it starts.
 
-It does: DAGs with `depends` and `when`, retries, suspend nodes with supplied values and a deadline, locks on
-templates, onExit, shutdown, suspension, references to templates, packed node statuses.
+It does: DAGs with `depends` and `when`, retries by `expression`, memoized pods, suspend nodes with supplied values and
+a deadline, locks on templates, onExit, shutdown, suspension, references to templates, packed node statuses.
 """
 
 import copy
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -52,6 +55,19 @@ class Conduct:
     exit_parameter: str = ""  # its exit code is this parameter of the workflow
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a step ended that was really carried out."""
+
+    exit_code: int
+    outputs: dict[str, str]
+    log: str = ""
+
+
+Work = Callable[[Json, dict[str, str], str], Done]
+"""Carries out a step: its template, its inputs and the workflow's name -> how it ended. Runs in a thread."""
+
+
 class Controller:
     """`packs`: node statuses are packed, as those of large workflows are."""
 
@@ -61,13 +77,26 @@ class Controller:
         self.store, self.clock = cluster.store, cluster.clock
         self.locks: dict[str, str] = {}  # name of a mutex -> id of the node that has it
         self.attempts: dict[str, int] = {}
+        self.memory: dict[str, Json] = {}  # cache and key -> outputs: the ConfigMaps of memoize
+        self.work: Work | None = None
         self._conduct: dict[str, Conduct] = {}
+        self._working: dict[str, Future[Done]] = {}
+        self._pool = ThreadPoolExecutor(8)
         cluster.controllers._all = (*cluster.controllers._all, self)
         self._plain_log, cluster.kubelet.log = cluster.kubelet.log, self._log  # type: ignore[method-assign]
 
     def behave(self, template: str, **conduct: Any) -> None:
         """Steps of this template act so from now on."""
         self._conduct[template] = Conduct(**conduct)
+
+    def done(self, node: Json, template: Json, workflow: str) -> Done | None:
+        """How the node's work ended; None while it goes on."""
+        if node["id"] not in self._working:
+            assert self.work
+            inputs = {each["name"]: each["value"] for each in node.get("inputs", {}).get("parameters", ())}
+            self._working[node["id"]] = self._pool.submit(self.work, template, inputs, workflow)
+        found = self._working[node["id"]]
+        return found.result() if found.done() else None
 
     def _log(self, pod: Json, params: dict[str, str]) -> Answer:
         """What a step's pod has written so far, with time stamps where they are asked for."""

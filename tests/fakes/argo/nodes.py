@@ -58,6 +58,13 @@ def when(condition: str) -> bool:
     return condition.strip() in ("", "true")
 
 
+def again(expression: str, last: Json) -> bool:
+    """Whether retryStrategy.expression asks for one more attempt; without one, it does."""
+    known = {"status": last["phase"], "exitCode": last.get("outputs", {}).get("exitCode", "-1")}
+    text = re.sub(r"lastRetry\.(\w+)", lambda match: repr(known[match[1]]), expression)
+    return not text or bool(eval(text.replace("&&", " and ").replace("||", " or "), {"__builtins__": {}}))
+
+
 def packed(found: Json) -> str:
     """Node statuses as compressedNodes."""
     return b64encode(gzip.compress(json.dumps(found).encode(), mtime=0)).decode()

@@ -117,7 +117,7 @@ class Operation:
             "name": name,
             "displayName": name.rpartition(".")[2],
             "type": kind,
-            "templateName": template,
+            "templateName": template.rpartition("/")[2],
             "templateScope": f"local/{self.name}",
             "phase": phase,
             "startedAt": self.clock.stamp(),
@@ -136,7 +136,7 @@ class Operation:
         return node
 
     def _execute(self, name: str, called: str, arguments: dict[str, str], boundary: str) -> Json:
-        template = self.templates[called]
+        template = self._template(called)
         inputs = [
             {**each, "value": arguments.get(each["name"], each.get("default", ""))}
             for each in template.get("inputs", {}).get("parameters", ())
@@ -151,7 +151,7 @@ class Operation:
             node = node or self._new(name, "DAG", called, boundary, "Running")
             node["phase"] = "Running"
             node.pop("unlocked", None)
-            return self._dag(node, template["dag"], scope)
+            return self._dag(node, template["dag"], scope, called.rpartition("/")[0])
         outputs = copy.deepcopy(template.get("outputs", {}))
         more: Json = {"inputs": {"parameters": inputs}} if inputs else {}
         if "suspend" in template:
@@ -159,23 +159,49 @@ class Operation:
                 more["outputs"] = outputs
             node = node or self._new(name, "Suspend", called, boundary, "Running", **more)
             return self._suspended(node, template["suspend"])
+        memory = self._memory(template, scope)
+        if memory in self.of.memory and node is None:
+            kept = {"hit": True, "key": memory.partition("/")[2], "cacheName": memory.partition("/")[0]}
+            more |= {"outputs": self.of.memory[memory], "memoizationStatus": kept}
+            return self._new(name, "Retry", called, boundary, "Succeeded", **more)
         retry = template.get("retryStrategy")
         if retry is None:
             return self._pod(name, template, boundary, more, scope)
         node = node or self._new(name, "Retry", called, boundary, "Running", **more)
         node["phase"] = "Running"
         node.pop("unlocked", None)
+        why = "No more retries left"
         for attempt in range(int(retry.get("limit", 10_000)) + 1):
             last = self._pod(f"{name}({attempt})", template, boundary, more, scope)
             if last["id"] not in node.setdefault("children", []):
                 node["children"].append(last["id"])
             if last["phase"] not in nodes.BAD:
                 break
+            if not nodes.again(retry.get("expression", ""), last):
+                why = "retryStrategy.expression evaluated to false"
+                break
         if last["phase"] in nodes.ENDED:
             node["outputs"] = last.get("outputs", {})
-            message = "No more retries left" if last["phase"] in nodes.BAD else ""
+            message = why if last["phase"] in nodes.BAD else ""
+            if memory and last["phase"] == "Succeeded":
+                self.of.memory[memory] = last.get("outputs", {})
             self._end(node, last["phase"], message)
         return node
+
+    def _template(self, called: str) -> Json:
+        """`NAME` of this workflow, or `TEMPLATE/NAME` of a WorkflowTemplate that a templateRef names."""
+        other, _, name = called.rpartition("/")
+        if not other:
+            found: Json = self.templates[name]
+            return found
+        there = self.of.store.get((GROUP, "workflowtemplates"), self.namespace, other)
+        return next(each for each in there["spec"]["templates"] if each["name"] == name)
+
+    def _memory(self, template: Json, scope: dict[str, str]) -> str:
+        memoize = template.get("memoize")
+        if not memoize:
+            return ""
+        return f"{memoize['cache']['configMap']['name']}/{nodes.filled(memoize['key'], scope)}"
 
     def _waits(self, name: str, node: Json | None, template: Json, boundary: str, scope: dict[str, str]) -> Json | None:
         """The node, Pending, while another holds its lock. It has its final type, and nothing in it yet."""
@@ -193,13 +219,14 @@ class Operation:
                 node["unlocked"] = True
         return None
 
-    def _dag(self, node: Json, dag: Json, scope: dict[str, str]) -> Json:
+    def _dag(self, node: Json, dag: Json, scope: dict[str, str], owner: str) -> Json:
         phases: dict[str, str] = {}
         waits = {t["name"]: t.get("depends") or " && ".join(t.get("dependencies", ())) for t in dag["tasks"]}
         for task in sorted(dag["tasks"], key=lambda t: _depth(t["name"], waits)):
             name = f"{node['name']}.{task['name']}"
             found = self._node(name)
             if not found or found["phase"] not in nodes.ENDED:
+                called = _called(task, owner)
                 may = nodes.depends(waits[task["name"]], phases) if waits[task["name"]] else True
                 if may is None:
                     continue
@@ -207,12 +234,12 @@ class Operation:
                 arguments = {each["name"]: nodes.filled(str(each.get("value", "")), scope) for each in given}
                 if not may:
                     message = "omitted: depends condition not met"
-                    found = self._new(name, "Skipped", task["template"], node["id"], "Omitted", message=message)
+                    found = self._new(name, "Skipped", called, node["id"], "Omitted", message=message)
                 elif not nodes.when(condition := nodes.filled(task.get("when", ""), scope)):
                     message = f"when '{condition}' evaluated false"
-                    found = self._new(name, "Skipped", task["template"], node["id"], "Skipped", message=message)
+                    found = self._new(name, "Skipped", called, node["id"], "Skipped", message=message)
                 else:
-                    found = self._execute(name, task["template"], arguments, node["id"])
+                    found = self._execute(name, called, arguments, node["id"])
             phases[task["name"]] = found["phase"]
             for each in found.get("outputs", {}).get("parameters", ()):
                 scope[f"tasks.{task['name']}.outputs.parameters.{each['name']}"] = str(each.get("value", ""))
@@ -293,6 +320,8 @@ class Operation:
             reason = _pending_reason(status)
             return node | _into(node, {"phase": "Pending", **({"message": reason} if reason else {})})
         node.pop("message", None)
+        if self.of.work:
+            return self._worked(node, pod, template)
         conduct = self.of.conduct(template["name"])
         started = status["containerStatuses"][0]["state"].get("running", {}).get("startedAt")
         over = since(started or self.clock.stamp()) + conduct.seconds
@@ -303,20 +332,28 @@ class Operation:
         code = conduct.exit_code if tries <= conduct.fails else 0
         if conduct.exit_parameter:
             code = int(self.scope[f"workflow.parameters.{conduct.exit_parameter}"])
-        self._terminate(pod, code, started or self.clock.stamp())
+        return self._ended(node, pod, template, code, conduct.outputs, conduct.message)
+
+    def _worked(self, node: Json, pod: Json, template: Json) -> Json:
+        """A pod whose step is really carried out."""
+        done = self.of.done(node, template, self.name)
+        if done is None:
+            self.of.cluster.controllers.again(self.clock.seconds + 1)
+            return node | _into(node, {"phase": "Running", "podIP": pod["status"].get("podIP", "")})
+        return self._ended(node, pod, template, done.exit_code, done.outputs, "")
+
+    def _ended(self, node: Json, pod: Json, template: Json, code: int, produced: dict[str, str], message: str) -> Json:
+        state = pod["status"]["containerStatuses"][0]["state"]
+        self._terminate(pod, code, (state.get("running") or {}).get("startedAt") or self.clock.stamp())
         outputs: Json = {"exitCode": str(code)}
         if declared := template.get("outputs", {}).get("parameters"):
             outputs["parameters"] = [
-                {
-                    "name": each["name"],
-                    "value": conduct.outputs.get(each["name"], ""),
-                    "valueFrom": each.get("valueFrom"),
-                }
+                {"name": each["name"], "value": produced.get(each["name"], ""), "valueFrom": each.get("valueFrom")}
                 for each in declared
             ]
         node["outputs"] = outputs
         if code:
-            return self._end(node, "Failed", conduct.message or f"Error (exit code {code})")
+            return self._end(node, "Failed", message or f"Error (exit code {code})")
         return self._end(node, "Succeeded")
 
     def _terminate(self, pod: Json, code: int, started: str) -> None:
@@ -345,6 +382,13 @@ class Operation:
 def _into(node: Json, changes: Json) -> Json:
     node |= changes
     return node
+
+
+def _called(task: Json, owner: str) -> str:
+    """What a task calls; what a template of another workflow calls by name is that other's, too."""
+    if reference := task.get("templateRef"):
+        return f"{reference['name']}/{reference['template']}"
+    return f"{owner}/{task['template']}" if owner else str(task["template"])
 
 
 def _named(expression: str, known: dict[str, str]) -> set[str]:

@@ -26,7 +26,7 @@ def mistakes(
         raise NotFoundError(f"no such folder: {crds}", wanted="Argo's custom resource definitions, as JSON")
     asked = documents(project, names)
     known = _templates(each for found in asked.values() for each in found)
-    for name in set(_own(project)) - set(asked):
+    for name in set(definitions.names(project)) - set(asked):
         if definitions.golden(project, name).is_file():  # as committed: what others refer to is not what is checked
             known = {**_templates(definitions.file(str(definitions.golden(project, name)))), **known}
 
@@ -51,7 +51,7 @@ def mistakes(
 
 def documents(project: Project, names: Sequence[str]) -> dict[str, list[Json]]:
     """The documents of modules below workflows/ or of files, by what was asked for; of all modules where nothing is."""
-    return {name: _documents(project, name) for name in names or _own(project)}
+    return {name: _documents(project, name) for name in names or definitions.names(project)}
 
 
 def require_none(found: Mapping[str, Sequence[Problem]]) -> None:
@@ -59,10 +59,6 @@ def require_none(found: Mapping[str, Sequence[Problem]]) -> None:
     lines = [f"{name}: {problem}" for name, each in found.items() for problem in each]
     if lines:
         raise UsageError("\n".join(lines), wanted="workflows without mistakes", next_step="ekiben workflow lint")
-
-
-def _own(project: Project) -> list[str]:
-    return [each for each in project.names("workflows", "*.py") if each != definitions.STEPS]
 
 
 def _documents(project: Project, name: str) -> list[Json]:

@@ -96,7 +96,7 @@ parameters = {{model = "{{artifact_version}}@{{artifact_digest}}", where = "{{ev
     for document in (TEMPLATE, *(each for each in DOCUMENTS if each["kind"] in ("ConfigMap", "Role", "RoleBinding"))):
         cluster.create(document, "ml")
     cluster.tokens = {"planted-account": service_account("ml", "ekiben-promote")}
-    env = client_environment(tmp_path / "client", server.url, server.key)
+    env = client_environment(tmp_path / "client", server.url, server.key) | {"PYTHONPATH": str(ROOT)}
     (arguments,) = (each["script"]["args"] for each in MADE[0]["spec"]["templates"] if "script" in each)
     (tmp_path / "given.json").write_text(json.dumps([{"name": "by", "value": "promote-x7k2p"}]))
     told = []

@@ -44,6 +44,7 @@ from pathlib import Path
 import yaml
 from hera.workflows import DAG, Workflow
 from ekiben.pipeline import document
+from ekiben.pipeline.attempts import Processes
 from ekiben.pipeline.local import Engine
 from tests.fakes import secret_steps as steps
 
@@ -53,8 +54,8 @@ with Workflow(name="t", entrypoint="main") as workflow, DAG(name="main"):
     a.on_success(b)
 read = document.read(yaml.safe_load(workflow.to_yaml()))
 folder = Path(sys.argv[1])
-result = Engine(read, name="t-1", root=Path.cwd(), folder=folder, parameters={}, env=dict(os.environ),
-                tell=lambda each: print(each)).run()
+result = Engine(read, name="t-1", folder=folder, state=folder / "state", parameters={},
+                steps=Processes(Path.cwd(), dict(os.environ)), tell=lambda each: print(each)).run()
 for node in result.nodes:
     print(node)
 """

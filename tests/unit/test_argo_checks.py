@@ -291,6 +291,7 @@ def test_the_command_tells_each_mistake_and_fails(tmp_path: Path) -> None:
     told = json.loads(lint(tmp_path, "bad.yaml", "good.yaml", "--no-imports", "--json", code=2).splitlines()[0])
     assert told["problems"][0] | {"next_step": ""} == {
         "document": "bad.yaml", "path": "spec.onExit", "seen": "the template 'by' is not there", "next_step": "",
+        "works": False,
     }  # fmt: skip
     assert told["checked"] == ["bad.yaml", "good.yaml"]
     (tmp_path / "broken.yaml").write_text("a: [")

@@ -148,8 +148,8 @@ def test_the_secrets_it_speaks_of_are_listed(built: list[Json]) -> None:
 def test_workflows_that_are_named_are_those_of_the_project(built: list[Json]) -> None:
     templates = {}
     for file in (ROOT / "workflows").glob("*.yaml"):
-        document = yaml.safe_load(file.read_text())
-        templates[document["metadata"]["name"]] = document["spec"]
+        for document in yaml.safe_load_all(file.read_text()):
+            templates[document["metadata"]["name"]] = document["spec"]
     for submits in (
         of(built, "WorkflowEventBinding")["release"]["spec"]["submit"],
         of(built, "CronWorkflow")["weekly-release"]["spec"]["workflowSpec"],

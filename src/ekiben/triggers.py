@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StringConstraints
 
 from ekiben.environments import Name, Table
+from ekiben.environments import Namespace as Label
 
 FIELDS = (
     "entity_name",
@@ -62,7 +63,7 @@ class Trigger(Table):
 
 class Webhook(Table):
     environment: str = Field("", description="Environment whose cluster runs the workflows; empty: by the kubeconfig.")
-    triggers: dict[Name, Trigger] = Field(default_factory=dict, description="By name: what starts what.")
+    triggers: dict[Label, Trigger] = Field(default_factory=dict, description="By name: what starts what.")
 
     @property
     def workflows(self) -> list[str]:

@@ -249,6 +249,30 @@ def test_large_malformed_and_unusable_bodies(world: World) -> None:
     assert httpx.get(f"{world.url}/wandb").status_code == 405
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x00\xff\r\n\r\n",
+        b"POST /wandb HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /wandb HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /wandb HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /wandb HTTP/1.1\r\nHost: x\r\nX-Wandb-Signature: \xe9\xff\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /wandb HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xe9\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /wandb HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        b"POST /wandb HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{",
+    ],
+)
+def test_bytes_that_are_no_request_of_wandb(world: World, raw: bytes) -> None:
+    """It is refused or hung up on, and nobody else notices."""
+    host, port = world.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(raw)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(4096)
+    assert answer == b"" or int(answer.split()[1]) in (400, 401, 413), answer
+    assert world.send(event("of-no-trigger")).status_code == 200
+
+
 def test_an_alias_that_nobody_has_is_no_promotion(world: World) -> None:
     answer = world.send(event(NAMES[4]))
     assert answer.status_code == 422

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ekiben.errors import EkibenError, NotFoundError
@@ -110,6 +110,7 @@ FAULT = st.tuples(
 
 
 @settings(max_examples=200, deadline=None)
+@example([("promote", 0), ("between", (1, 0)), ("move", 1)])  # there and back while the first is not claimed yet
 @given(st.lists(MOVE | PROMOTE | PROMOTE | CRASH | FAULT | BETWEEN, max_size=14))
 def test_each_move_is_one_workflow_whatever_happens(steps: list[tuple[str, Any]]) -> None:
     cluster, models = made(), Aliases()

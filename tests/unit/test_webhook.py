@@ -210,6 +210,12 @@ def test_a_parameter_with_an_unknown_field_is_refused(text: str) -> None:
         Trigger.model_validate({**TRIGGER, "parameters": {"model": text}})
 
 
+@pytest.mark.parametrize("name", ["a.b", "A", "x" * 64, ""])
+def test_a_trigger_has_a_name_that_can_be_a_label(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Webhook.model_validate({"triggers": {name: TRIGGER}})
+
+
 def test_parameters_are_text_with_fields() -> None:
     trigger = Trigger.model_validate({**TRIGGER, "parameters": {"model": "{artifact_version}", "note": "{{as is}}"}})
     assert trigger.filled({"artifact_version": "a/b/c:v1"}) == {"model": "a/b/c:v1", "note": "{as is}"}

@@ -5,6 +5,7 @@ promoted last of the ledger. So a repeated, late or forged event, another replic
 no matter which of them comes first.
 """
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterable, Mapping
@@ -83,7 +84,7 @@ class Promoter:
                 done = self._once(name, trigger, collection, event)
                 if done:
                     return done
-        raise ConflictError(f"the ledger changes too fast to note {name} in it", next_step="try again")
+        raise ConflictError(f"{trigger.alias} of {collection} or the ledger changes too fast for {name}", next_step="try again")
 
     def ready(self, workflows: Iterable[str]) -> None:
         """An EkibenError where the cluster does not answer, or has not these templates."""
@@ -91,15 +92,12 @@ class Promoter:
             self._client.template(workflow)
 
     def _once(self, name: str, trigger: Trigger, collection: str, event: Mapping[str, str]) -> Promotion | None:
-        """None where somebody else wrote to the ledger meanwhile: then all is to be looked at again."""
+        """None where the ledger or the alias changed meanwhile: then all is to be looked at again."""
         entity, project = self._models.place(trigger)
         path = f"{entity}/{project}/{collection}:{trigger.alias}"
         subject = f"{name} {path}"
         last, state = self._ledger.read(subject)
-        try:
-            model = self._models.resolve(path)
-        except NotFoundError as error:
-            raise AliasError(error.seen) from None
+        model = self._now(path)
         exact = f"{model}@{model.digest}"
         if last and last.model == exact and last.run:
             return Promotion(name, str(model), last.run, self._client.namespace, new=False)
@@ -128,7 +126,17 @@ class Promoter:
         )
         if self._ledger.write(replace(last, run=run.name), state) is None:
             return None
+        # Who told of a move back while this one was not claimed yet found nothing to do: it is done here.
+        with contextlib.suppress(AliasError):
+            if self._now(path) != model:
+                return None
         return Promotion(name, str(model), run.name, run.namespace, new=True)
+
+    def _now(self, path: str) -> ModelVersion:
+        try:
+            return self._models.resolve(path)
+        except NotFoundError as error:
+            raise AliasError(error.seen) from None
 
 
 def connected(project: Project) -> Promoter:

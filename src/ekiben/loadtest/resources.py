@@ -61,11 +61,13 @@ class Sampler:
     def _run(self) -> None:
         processes = _Processes(self._pid or _listener(self._url.hostname or "", self._url.port or 80))
         due = time.monotonic()
-        while not self._stop.wait(max(0.0, due - time.monotonic())) and len(self._samples) < MOST:
-            due = max(due + EVERY_S, time.monotonic())
+        while True:  # once at least: a run may end before the processes were found
             cpu, memory = processes.use()
             sample = Resources(at_s=0.0, cpu_percent=cpu, memory_mb=memory, in_progress=self._in_progress())
             self._samples.append((time.time(), sample))
+            due = max(due + EVERY_S, time.monotonic())
+            if self._stop.wait(due - time.monotonic()) or len(self._samples) >= MOST:
+                return
 
     def _in_progress(self) -> float | None:
         kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection

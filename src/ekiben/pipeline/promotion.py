@@ -84,9 +84,7 @@ class Promoter:
                 done = self._once(name, trigger, collection, event)
                 if done:
                     return done
-        raise ConflictError(
-            f"{trigger.alias} of {collection} or the ledger changes too fast for {name}", next_step="try again"
-        )
+        raise ConflictError(f"{collection}:{trigger.alias} or the ledger changes too fast", next_step="try again")
 
     def ready(self, workflows: Iterable[str]) -> None:
         """An EkibenError where the cluster does not answer, or has not these templates."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -48,6 +48,13 @@ class Settings(BaseSettings):
     @classmethod
     def _known(cls, given: Any) -> Any:
         return known_keys(cls, given)
+
+    @field_validator("environments")
+    @classmethod
+    def _none_is_local(cls, found: dict[str, EnvironmentTable]) -> dict[str, EnvironmentTable]:
+        if "local" in found:
+            raise ValueError("`--env local` means this machine: give the cluster's environment another name")
+        return found
 
     @classmethod
     def settings_customise_sources(
@@ -107,6 +114,12 @@ class Project:
     def environment(self, name: str, service: str) -> Environment:
         """The environment of that name, as `service` needs it. NotFoundError if there is none."""
         environments = self.settings.environments
+        if name == "local":
+            raise UsageError(
+                "the environment local is this machine, no cluster",
+                wanted=f"one of {', '.join(environments)}" if environments else "an environment in pyproject.toml",
+                next_step="here `ekiben run` releases; name an environment of a cluster: --env",
+            )
         if name not in environments:
             raise NotFoundError(
                 f"no environment {name!r}",

@@ -315,7 +315,7 @@ def test_a_missing_permission_is_named_with_the_rule_that_gives_it(
     except EkibenError as error:
         assert error.exit_code == 2
         told = str(error)
-    assert f"not allowed to {said}: " in told
+    assert f"not allowed to {said} in default: " in told
     assert f"{{apiGroups: ['{group}'], resources: [{resource}], verbs: [{verb}]" in told
     assert live(cluster) == "b1"
 

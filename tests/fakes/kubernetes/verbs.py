@@ -1,6 +1,7 @@
 """What the API server does with a request for a resource: get, create, update, patch, apply, delete."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -229,6 +230,7 @@ class Verbs:
         merged = managers.apply(old or {}, config, resource.type, applier, self.cluster.clock.stamp(), force, ignored)
         thing = self.writer.decoded(resource, merged, "Ignore", [])
         if old is None:
+            self.cluster.authorise(user, replace(call, verb="create"), resource)
             made = self.create(resource, thing, namespace, applier, user, dry_run, applied=True)
             return Answer(201, made)
         return Answer(200, self._update(resource, old, thing, applier, user, sub, dry_run, applied=True))

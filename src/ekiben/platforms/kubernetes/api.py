@@ -5,13 +5,17 @@ not know, and have no proxy subresource.
 """
 
 import json
+import math
 import os
+import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx2
+import yaml
 from lightkube import KubeConfig
 from lightkube.config.client_adapter import Client, ConnectionParams
 from lightkube.config.kubeconfig import SingleConfig
@@ -25,10 +29,15 @@ APPLIER = "ekiben"
 SWITCH = "ekiben-switch"
 """Field manager of what only fenced patches write: selector, epoch, claims, fences, sizes."""
 TRIES = 4  # of what may be repeated
+TIMEOUT_SECONDS = 10.0
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
 _STRICT = {"fieldValidation": "Strict"}  # by default an unknown field is dropped with a warning that nobody sees
+
+
+# What RBAC says; other refusals with 403 are admission's: quotas, policies, webhooks.
+_RBAC = re.compile(r'cannot (\S+) resource "([^"]+)" in API group "([^"]*)"')
 
 
 class NoAnswerError(UnavailableError):
@@ -51,9 +60,10 @@ def configured(context: str) -> SingleConfig:
     try:
         named = os.environ.get("KUBECONFIG")
         config = KubeConfig.from_file(named) if named else KubeConfig.from_env()
-    except (ConfigError, OSError, ValueError, KeyError) as error:
+    except (ConfigError, OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())  # of a document that is no kubeconfig, lightkube says what Python says
         raise UsageError(
-            f"no kubeconfig: {error}",
+            f"no kubeconfig: {named or '~/.kube/config'}: {said}",
             wanted="a kubeconfig that names the cluster",
             next_step="set KUBECONFIG, or put it into ~/.kube/config",
         ) from None
@@ -82,8 +92,8 @@ class Api:
         self.server = config.cluster.server
         self._sleep = sleep
         try:
-            self._client = Client(config, ConnectionParams(timeout=httpx2.Timeout(10), transport=transport))
-        except (ConfigError, OSError, AssertionError) as error:
+            self._client = Client(config, ConnectionParams(httpx2.Timeout(TIMEOUT_SECONDS), transport=transport))
+        except (ConfigError, OSError, ValueError, AssertionError, httpx2.InvalidURL) as error:
             raise UsageError(
                 f"the kubeconfig's context cannot be used: {error}", wanted="a user who can log in"
             ) from None
@@ -115,8 +125,9 @@ class Api:
         params |= {**({"dryRun": "All"} if dry_run else {}), **(_STRICT if strict else {})}
         return self._json("PATCH", path, params, thing, _APPLY)
 
-    def text(self, path: str, params: Mapping[str, str] | None = None) -> str:
-        return self._sent("GET", path, params).text
+    def text(self, path: str, params: Mapping[str, str] | None = None, seconds: float = math.inf) -> str:
+        """`seconds`: after which no further try begins, and none waits on for a word."""
+        return self._sent("GET", path, params, seconds=seconds).text
 
     def proxied(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """GET, or POST of a JSON body, through a `proxy` subresource: the status and the body of what answered.
@@ -174,17 +185,19 @@ class Api:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         content: str | None = None,
+        seconds: float = math.inf,
     ) -> httpx2.Response:
         """The answer, if it is a good one. What reads or applies is tried again; other writes only where they were
         surely not carried out."""
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         repeatable = method == "GET" or (content == _APPLY and "force" in (params or {}))  # twice is as good as once
+        until = time.monotonic() + seconds
         for attempt in range(TRIES):
-            last = attempt + 1 == TRIES
+            left = max(0.05, until - time.monotonic())
             try:
-                answer = self._once(method, path, params, data, content)
+                answer = self._once(method, path, params, data, content, min(left, TIMEOUT_SECONDS))
             except NoAnswerError:
-                if last or not repeatable:
+                if attempt + 1 == TRIES or time.monotonic() >= until or not repeatable:
                     raise
                 self._sleep(0.2 * 2**attempt)
                 continue
@@ -192,31 +205,44 @@ class Api:
                 return answer
             # Flow control answers 429 before anything is done.
             again = answer.status_code == 429 or (repeatable and answer.status_code >= 500)
-            if last or not again:
+            if attempt + 1 == TRIES or time.monotonic() >= until or not again:
                 raise self._error(answer)
             self._sleep(_retry_after(answer) or 0.2 * 2**attempt)
         raise AssertionError("the last try returns or raises")
 
     def _once(
-        self, method: str, path: str, params: Mapping[str, str] | None, data: bytes | None, content: str | None
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        data: bytes | None,
+        content: str | None,
+        seconds: float = TIMEOUT_SECONDS,
     ) -> httpx2.Response:
+        headers = {"Content-Type": content} if content else None
         try:
             return self._client.request(
-                method, path, params=params, content=data, headers={"Content-Type": content} if content else None
+                method, path, params=params, content=data, headers=headers, timeout=httpx2.Timeout(seconds)
             )
         except httpx2.ConnectError as error:
+            if _is_tls(error):
+                raise UnavailableError(
+                    f"no TLS with {self.server}: {error}",
+                    wanted="a server whose certificate the kubeconfig's authority has signed",
+                    next_step="correct `server` or `certificate-authority-data` of this cluster in the kubeconfig",
+                ) from None
             raise UnavailableError(
                 f"{self.server} cannot be reached: {error}",
                 wanted="the cluster's API server",
                 next_step="is it the right context? `kubectl config get-contexts`; and is it up?",
             ) from None
-        except ConfigError as error:
+        except (ConfigError, OSError, ValueError, KeyError) as error:  # the kubeconfig's credential plugin
             raise UsageError(
                 f"no credentials: {error}", wanted="a user of the cluster", next_step="log in again"
             ) from None
         except httpx2.HTTPError as error:
             raise NoAnswerError(
-                f"{self.server} did not answer {_VERBS[method]} {path}: {error}",
+                f"{self.server} did not answer {_VERBS[method]} {path}: {str(error) or type(error).__name__}",
                 wanted="an answer",
                 next_step="look at `ekiben status`, then run the command again",
             ) from None
@@ -234,8 +260,19 @@ class Api:
                 )
             case 403 if "exceeded quota" in said:
                 return UnavailableError(f"no room: {said}", next_step="raise the ResourceQuota, or ask for less")
+            case 403 if "because it is being terminated" in said:
+                return NotFoundError(
+                    f"the namespace is being deleted: {said}",
+                    wanted="the environment's namespace",
+                    next_step="wait until it has gone and create it anew, or correct `namespace` in pyproject.toml",
+                )
+            case 403 if rbac := _RBAC.search(said):
+                return _forbidden(answer.request, said, *rbac.groups())
             case 403:
-                return _forbidden(answer.request, said)
+                return UsageError(
+                    f"the API server refuses it: {said}",
+                    next_step="a policy of the cluster forbids it: change the settings, or ask its administrator",
+                )
             case 404 if details.get("kind") == "namespaces":
                 return NotFoundError(
                     f"no namespace {details.get('name')} in {self.server}",
@@ -273,20 +310,23 @@ def _retry_after(answer: httpx2.Response) -> float:
     return min(float(text), 30.0) if text.isdigit() else 0.0
 
 
-def _forbidden(request: httpx2.Request, said: str) -> EkibenError:
+def _is_tls(error: BaseException | None) -> bool:
+    while error:
+        if isinstance(error, ssl.SSLError) or "SSL" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _forbidden(request: httpx2.Request, said: str, verb: str, resource: str, group: str) -> EkibenError:
     """Says which verb on which resource is not allowed, with the rule that would allow it."""
-    parts = request.url.path.strip("/").split("/")
-    group = parts[1] if parts[0] == "apis" else ""
-    rest = parts[3 if group else 2 :] or parts
-    if rest[0] == "namespaces" and len(rest) > 2:
-        rest = rest[2:]
-    resource = "/".join([rest[0], *rest[2:3]])
-    names = f", resourceNames: [{rest[1]}]" if len(rest) > 1 and request.method != "POST" else ""
-    verb = _VERBS[request.method]
-    if request.method == "GET" and len(rest) == 1:
-        verb = "watch" if "watch" in request.url.params else "list"
+    place, _, rest = request.url.path.partition("/namespaces/")[2].partition("/")
+    name = unquote(rest.partition("/")[2].partition("/")[0])
+    # Whoever creates has no name yet, and pods' names are not known beforehand.
+    nameless = not name or resource.partition("/")[0] == "pods" or (verb == "create" and "/" not in resource)
+    names = "" if nameless or verb in ("list", "watch") else f", resourceNames: ['{name}']"
     return UsageError(
-        f"not allowed to {verb} {resource}{f'.{group}' if group else ''}: {said}",
+        f"not allowed to {verb} {resource}{f'.{group}' if group else ''}{f' in {place}' if place else ''}: {said}",
         wanted=f"a Role with this rule: {{apiGroups: ['{group}'], resources: [{resource}], verbs: [{verb}]{names}}}",
         next_step="have an administrator add this rule to a Role of yours"
         if group == "argoproj.io"

@@ -194,7 +194,7 @@ class Colours:
                 log = f"(no log: {error.seen})"
             seen += "\n" + "\n".join(f"    {line}" for line in log.splitlines())
         live = self._hold.known.state.active
-        next_step = "mend that and deploy again"
+        next_step = wait.mend
         if "serviceaccount" in wait.reason.lower():
             next_step = f"have an administrator apply what `ekiben render {self._hold.service} --env ENV` prints, once"
         return UnavailableError(

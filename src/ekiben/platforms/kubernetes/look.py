@@ -1,7 +1,8 @@
 """One look at a colour, and what many looks add up to."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,6 +12,10 @@ from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.rollout.metrics import Counted, total
 from ekiben.rollout.verdict import Window
 from ekiben.types import Slot
+
+SCRAPE_SECONDS = 3.0
+"""Until what pods tell is in; well below the time from one look of a watch to the next."""
+MOST_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,20 @@ def _queried(
     return {pod: counts[pod] for pod in pods if pod in counts}, unheard
 
 
-def _scraped(place: KubernetesPlatform, pods: Iterable[str]) -> tuple[dict[str, Counted], dict[str, str]]:
+def _scraped(place: KubernetesPlatform, pods: list[str]) -> tuple[dict[str, Counted], dict[str, str]]:
+    """Side by side, so that a pod that hangs holds up nobody else: it is silent when the time is over."""
     counts, silent = {}, {}
-    for pod in pods:
+    pool = ThreadPoolExecutor(max(1, min(MOST_AT_ONCE, len(pods))), thread_name_prefix="scrape")
+    try:
+        asked = {pod: pool.submit(place.traffic.metrics, pod, SCRAPE_SECONDS) for pod in pods}
+        wait(asked.values(), timeout=SCRAPE_SECONDS + 0.5)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    for pod, answer in asked.items():
         try:
-            counts[pod] = Counted.parse(place.traffic.metrics(pod))
+            counts[pod] = Counted.parse(answer.result(timeout=0))
+        except (TimeoutError, CancelledError):
+            silent[pod] = f"its /metrics did not come within {SCRAPE_SECONDS:g} s"
         except (NotFoundError, UnavailableError) as error:
             silent[pod] = error.seen
         except ValueError as error:

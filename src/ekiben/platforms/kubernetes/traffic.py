@@ -34,9 +34,10 @@ class Traffic:
             self._hold.path("v1", "services", f"{self._hold.target.preview}:{PORT_NAME}", f"proxy{route}"), body
         )
 
-    def metrics(self, pod: str) -> str:
-        """What the pod's /metrics says, through the API server."""
-        return self._hold.api.text(self._hold.path("v1", "pods", f"{pod}:{PORT}", "proxy/metrics"))
+    def metrics(self, pod: str, seconds: float) -> str:
+        """What the pod's /metrics says, through the API server, within about so long."""
+        where = self._hold.path("v1", "pods", f"{pod}:{PORT}", "proxy/metrics")
+        return self._hold.api.text(where, seconds=seconds)
 
     def verify(self) -> None:
         """The live Service's endpoints are ready pods of the live colour, and nothing else but a canary's.

@@ -86,6 +86,8 @@ def deploy(
     active = place.last_seen().active
     if alias and verdict.passed and active:
         stages.promote(project, active)
+    elif alias and active and active.bento.model != candidate.model:
+        stages.follow_back(project, active, refused=candidate.model)
     told = {"verdict": verdict.model_dump(mode="json"), "live": active.model_dump(mode="json") if active else None}
     _tell(
         told if as_json else f"{verdict}\n{f'{active.bento} is live in {active.slot}' if active else 'nothing is live'}"

@@ -134,6 +134,8 @@ def go_live(delivery: str, env: str, run: str, by: str, report: str) -> Verdict:
         stages.promote(project, active)
         made = {"bento": bento.tag, "release": f"{active.service} in {active.slot}", "run": run, "by": active.by}
         stages.registry(project).record(bento.model, "deploy", made)
+    elif (active := place.last_seen().active) and active.bento.model != bento.model:
+        stages.follow_back(project, active, refused=bento.model)
     return verdict
 
 
@@ -152,7 +154,7 @@ def conclude(service: str, env: str, run: str, status: str) -> None:
             place = platform(project, service, env, run)
             restored = settle(place, run)
             if restored is not None:
-                stages.promote(project, restored)
+                stages.follow_back(project, restored)
     finally:
         _notify({"service": service, "environment": env, "run": run, "status": status})
 

@@ -4,6 +4,7 @@ how its values travel, is the workflow's business.
 
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -302,8 +303,20 @@ def _judge_probe(probe: Probe, subject: str) -> Verdict:
 def roll_back(project: Project, place: "LocalPlatform | KubernetesPlatform", by: str) -> Release:
     """Put the previous release back, then move W&B's alias with it. Traffic first: it does not wait for the tracker."""
     restored = place.rollback(by)
-    promote(project, restored)
+    follow_back(project, restored)
     return restored
+
+
+def follow_back(project: Project, release: Release, refused: ModelVersion | None = None) -> None:
+    """As `promote`, after a rollback, which stands whatever becomes of W&B: what fails there is said on standard error
+    only. With `refused`, the alias moves only from that model: it was given to it before its release was judged."""
+    from ekiben.registry import PRODUCTION
+
+    try:
+        if refused in (None, registry(project).find(release.bento.model.name, PRODUCTION)):
+            promote(project, release)
+    except EkibenError as error:
+        sys.stderr.write(f"warning: {error}\nmove the alias {PRODUCTION} to {release.bento.model} by hand\n")
 
 
 def promote(project: Project, release: Release) -> None:

@@ -72,6 +72,14 @@ class World:
         with self.cluster.store.changed:
             self.cluster.store.put(self.cluster.resource(plural), found)
 
+    def request(self, method: str, path: str, params: dict[str, str], content: str, body: Any) -> Any:
+        """As an administrator."""
+        tokens, self.cluster.tokens = self.cluster.tokens, {}
+        answer = self.cluster.request(method, path, params, {"Content-Type": content}, json.dumps(body).encode())
+        self.cluster.tokens = tokens
+        assert answer.status < 300, answer.body
+        return answer.body
+
     def without(self, resource: str, verb: str) -> None:
         """The deployer may no longer do that."""
 
@@ -183,6 +191,27 @@ def selecting(selector: dict[str, str]) -> Callable[[World], None]:
     return lambda world: world.change("services", "digits", lambda s: s["spec"].update(selector=selector))
 
 
+def applied_by(manager: str) -> Callable[[World], None]:
+    """Server-side apply of the Service with its selector, as a GitOps controller does."""
+
+    def apply(world: World) -> None:
+        selector = world.target.selector("blue")
+        thing = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "digits"}, "spec": {"selector": selector}}
+        answer = world.request(
+            "PATCH", "/api/v1/namespaces/default/services/digits", {"fieldManager": manager, "force": "true"},
+            "application/apply-patch+yaml", thing,
+        )  # fmt: skip
+        assert "managedFields" in answer["metadata"]
+
+    return apply
+
+
+def last_applied(world: World) -> None:
+    text = json.dumps({"kind": "Service", "spec": {"selector": world.target.selector("blue")}})
+    note = {"kubectl.kubernetes.io/last-applied-configuration": text}
+    world.change("services", "digits", lambda service: service["metadata"]["annotations"].update(note))
+
+
 def kubeconfig(text: str) -> Callable[[World], None]:
     return lambda world: (world.root / "kubeconfig").write_text(text) and None
 
@@ -236,6 +265,11 @@ CASES = [
     Case("Helm's", 2, "Service digits in default is not ekiben's: it was left alone", owned_by("Helm")),
     Case("empty selector", 2, "no selector or no epoch", selecting({})),
     Case("foreign selector", 2, "names no colour", selecting({"app": "theirs"})),
+    Case("foreign label in the selector", 2, "names app too", selecting(
+         {"app": "theirs", "ekiben.dev/service": "digits", "ekiben.dev/slot": "blue"})),
+    Case("selector applied by Argo CD", 2, "is applied by argocd-controller too: it was left alone",
+         applied_by("argocd-controller")),
+    Case("selector applied by kubectl", 2, "is applied by kubectl apply too", last_applied),
     Case("namespace missing", 3, "no namespace missing", lambda world: world.cluster.tokens.clear(),
          args=("digits", "--env", "nowhere", *GIVEN)),
     Case("namespace terminating", 3, "namespace is being deleted", terminating,
@@ -291,6 +325,19 @@ def test_a_certificate_of_somebody_else(
         world.kubeconfig(f"https://127.0.0.1:{server.getsockname()[1]}")
         code, _, err = ekiben(monkeypatch, capsys, "deploy", "digits", *STAGING, *GIVEN)
     assert (code, "certificate-authority-data" in err) == (4, True), err
+
+
+def test_what_is_said_of_a_selector_that_others_apply_mends_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    applied_by("argocd-controller")(world)
+    said = ekiben(monkeypatch, capsys, "deploy", "digits", *STAGING, *GIVEN)[2]
+    forget = re.search(r"--type merge -p '(.*)'", said)
+    assert forget
+    where, content = "/api/v1/namespaces/default/services/digits", "application/merge-patch+json"
+    world.request("PATCH", where, {}, content, json.loads(forget[1]))
+    assert "is applied by" not in ekiben(monkeypatch, capsys, "deploy", "digits", *STAGING, *GIVEN)[2]
+    assert world.cluster.get("services", "digits")["spec"]["selector"] == world.target.selector("green")
 
 
 # Which verbs on which resources a deploy uses before it switches.

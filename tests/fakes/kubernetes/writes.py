@@ -152,14 +152,15 @@ class Writer:
             raise invalid(resource.group, resource.kind, name, causes)
         if resource.generation and subresource != "status" and _spec_changed(resource, old, thing):
             metadata["generation"] = before.get("generation", 0) + 1
+        reset = not applied and metadata.get("managedFields") == [{}]  # who writes this has all managers forgotten
         if manager and not applied:
-            metadata["managedFields"] = before.get("managedFields")
+            known = {**old, "metadata": {**before, "managedFields": []}} if reset else old
             metadata["managedFields"] = managers.update(
-                old, thing, resource.type, manager, self.clock.stamp(), _RESET[subresource]
+                known, thing, resource.type, manager, self.clock.stamp(), _RESET[subresource]
             )
         if not metadata.get("managedFields"):
             metadata.pop("managedFields", None)
-        if _same_but_for_times(old, thing):
+        if not reset and _same_but_for_times(old, thing):
             return old
         if dry_run:
             return thing

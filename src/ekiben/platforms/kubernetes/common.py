@@ -3,7 +3,7 @@
 from ekiben.errors import ConflictError
 from ekiben.platforms.kubernetes.api import NoAnswerError
 from ekiben.platforms.kubernetes.hold import Hold
-from ekiben.platforms.kubernetes.state import not_foreign
+from ekiben.platforms.kubernetes.state import not_foreign, only_ours
 from ekiben.platforms.manifests import groups, shared
 
 ATTEMPTS = 6  # to create what may have been created, when no answer comes
@@ -13,6 +13,8 @@ def prepare(hold: Hold) -> None:
     """What both colours share. The Services are created once, with selectors, which no apply has."""
     if hold.known.service is None:
         _create_services(hold)
+    else:
+        only_ours(hold.target, hold.known.service)
     for manifest in groups.common(hold.target):
         applied = hold.api.apply(hold.path_of(manifest), manifest)
         if manifest["metadata"]["name"] == hold.target.name and manifest["kind"] == "Service":

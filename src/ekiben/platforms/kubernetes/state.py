@@ -40,6 +40,9 @@ from ekiben.types import SLOTS, BentoRef, ModelVersion, Release, Slot, other
 LIVE, HISTORY = "ekiben.dev/live", "ekiben.dev/history"
 CANARY, ENDED = "ekiben.dev/canary", "ekiben.dev/canary-ended"
 FENCE = "ekiben.dev/fence"
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_APPLIERS = ("kubectl-client-side-apply", "helm", "argocd-controller", "argocd-application-controller", "Terraform")
+# They write with Update, as a person's one-off edit does, but again and again.
 KEPT_RELEASES = 20  # some 700 bytes each; all annotations of an object may take 256 KiB
 
 _RELEASES = TypeAdapter(tuple[Release, ...])
@@ -212,6 +215,35 @@ def not_foreign(target: Target, service: Manifest) -> None:
     labels, name = service["metadata"].get("labels") or {}, service["metadata"]["name"]
     if labels.get("app.kubernetes.io/managed-by") != "ekiben" or labels.get(SERVICE) != target.name:
         raise _unusable(target, f"the Service {name} in {target.settings.namespace} is not ekiben's: it was left alone")
+
+
+def only_ours(target: Target, service: Manifest) -> None:
+    """UsageError where something else applies the selector too, and would put it back after a switch; or where it says
+    more than which colour is live."""
+    notes, selector = annotations(service), service["spec"]["selector"]
+    if strange := sorted(selector.keys() - target.selector("blue").keys()):
+        raise UsageError(
+            f"the selector of the Service {target.name} names {', '.join(strange)} too: it was left alone",
+            wanted=" and ".join(target.selector("blue")) + ", and nothing else",
+            next_step=f"correct it by hand: kubectl edit service {target.name}",
+        )
+    others = {
+        each["manager"]
+        for each in service["metadata"].get("managedFields") or ()
+        if "f:selector" in ((each.get("fieldsV1") or {}).get("f:spec") or {})
+        and (each.get("operation") == "Apply" or each["manager"] in _APPLIERS)
+    }
+    if '"selector"' in notes.get(LAST_APPLIED, ""):
+        others.add("kubectl apply")
+    if others:
+        appliers = ", ".join(sorted(others))
+        raise UsageError(
+            f"the selector of the Service {target.name} is applied by {appliers} too: it was left alone",
+            wanted="a selector that only `ekiben deploy` writes: the next apply would put back what it moved",
+            next_step=f"take the Service out of what they apply, without deleting it; then have it forget them: "
+            f"kubectl annotate service {target.name} {LAST_APPLIED}- && kubectl patch service {target.name}"
+            """ --type merge -p '{"metadata":{"managedFields":[{}]}}'""",
+        )
 
 
 def _unusable(target: Target, seen: str) -> UsageError:

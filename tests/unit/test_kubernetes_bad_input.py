@@ -256,6 +256,12 @@ CASES = [
          lambda world: world.candidates(crash_after_s=0.5, exit_code=3, log="Traceback\nKeyError: 'weights'\n")),
     Case("memory", 4, "OOMKilled.*raise resources.memory",
          lambda world: world.candidates(crash_after_s=0.5, exit_code=137, log="loading\n")),
+    Case("no image name", 4, "cannot pull .*couldn't parse image name",
+         lambda world: world.candidates(stuck=("InvalidImageName", "couldn't parse image name: invalid reference"))),
+    Case("no Secret", 4, """cannot start .*secret "wandb" not found""",
+         lambda world: world.candidates(stuck=("CreateContainerConfigError", 'secret "wandb" not found'))),
+    Case("not published", 4, "exit code 3.*W&B has no bento acme/vision/digits:b2",
+         lambda world: world.candidates(init_exit_code=3, log="ekiben: W&B has no bento acme/vision/digits:b2\n")),
     Case("unschedulable", 4, "no node takes .*Insufficient nvidia.com/gpu.*node_selector",
          lambda world: world.candidates(unschedulable="1 Insufficient nvidia.com/gpu")),
     Case("quota", 4, "cannot be created: .*exceeded quota: small.*raise the ResourceQuota",
@@ -289,6 +295,17 @@ def test_it_is_said_and_what_is_live_stays(
     assert told["exit_code"] == case.code
     assert told["next_step"] or told["wanted"], told
     assert re.search(case.said, err, re.DOTALL), err
+    assert world.live() == before
+
+
+def test_no_environment_is_called_local(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (world.root / "pyproject.toml").write_text(PROJECT.replace("elsewhere", "local"))
+    before = world.live()
+    code, out, err = ekiben(monkeypatch, capsys, "deploy", "digits", *STAGING, *GIVEN, "--json")
+    assert (code, json.loads(out)["error"]["exit_code"]) == (2, 2)
+    assert "environments: `--env local` means this machine" in err
     assert world.live() == before
 
 

@@ -30,6 +30,8 @@ class Plan:
     exit_s: float = 0.1  # from SIGTERM until the process has ended
     unschedulable: str = ""  # why no node takes it: "1 Insufficient nvidia.com/gpu"
     pull_error: str = ""  # what the container runtime says of the image
+    stuck: tuple[str, str] | None = None  # reason and message for which its first container, init or not, never starts
+    init_exit_code: int | None = None  # its init container ends with this code, each time
     crash_after_s: float | None = None  # the process ends so long after each start …
     exit_code: int = 1  # … with this code
     log: str = ""  # what the process has written when it is asked, or when it crashed
@@ -199,6 +201,9 @@ class Kubelet:
         pod = self._now(uid, state)
         if pod is None or state.phase == "running":
             return
+        if state.plan.stuck or (state.plan.init_exit_code is not None and pod["spec"].get("initContainers")):
+            self._held_up(pod, uid, state)
+            return
         state.phase = "running"
         status = pod["status"]
         if "podIP" not in status:
@@ -231,6 +236,22 @@ class Kubelet:
             self.controllers.after(plan.ready_s, lambda: self._prepared(uid, state, restarts))
         if plan.crash_after_s is not None:
             self.controllers.after(plan.crash_after_s, lambda: self._crashed(uid, state, restarts, plan.exit_code))
+
+    def _held_up(self, pod: Json, uid: str, state: _State) -> None:
+        """A first container that cannot be started, or an init container that fails again and again."""
+        plan, inits = state.plan, pod["spec"].get("initContainers")
+        if plan.stuck:
+            held = _waiting(pod, *plan.stuck, 0, inits)
+        else:
+            state.phase, state.previous = "waiting", plan.log
+            state.restarts += 1
+            wait = min(10 * 2 ** (state.restarts - 1), 300)
+            ended = {"terminated": {"exitCode": plan.init_exit_code, "reason": "Error"}}
+            why = f"back-off {_duration(wait)} restarting failed container={inits[0]['name']}"
+            held = _waiting(pod, "CrashLoopBackOff", why, state.restarts, inits)
+            held = [{**each, "lastState": ended} for each in held]
+            self.controllers.after(wait, lambda: self._run(uid, state))
+        self._put(pod, {**pod["status"], "initContainerStatuses" if inits else "containerStatuses": held})
 
     def _prepared(self, uid: str, state: _State, restarts: int) -> None:
         pod = self._now(uid, state)
@@ -320,7 +341,7 @@ def _names(pod: Json) -> list[str]:
     return [each["name"] for each in pod["spec"]["containers"]]
 
 
-def _waiting(pod: Json, reason: str, message: str, restarts: int) -> list[Json]:
+def _waiting(pod: Json, reason: str, message: str, restarts: int, of: list[Json] | None = None) -> list[Json]:
     waiting = {"reason": reason, **({"message": message} if message else {})}
     return [
         {
@@ -333,7 +354,7 @@ def _waiting(pod: Json, reason: str, message: str, restarts: int) -> list[Json]:
             "imageID": "",
             "started": False,
         }
-        for each in pod["spec"]["containers"]
+        for each in of or pod["spec"]["containers"]
     ]
 
 

@@ -20,7 +20,7 @@ from ekiben.platforms.kubernetes.state import (
     stamping,
 )
 from ekiben.platforms.manifests import groups, workload
-from ekiben.platforms.manifests.names import Delivery, Manifest, bento_of
+from ekiben.platforms.manifests.names import PAUSED, Delivery, Manifest, bento_of
 from ekiben.types import SLOTS, BentoRef, Slot
 
 ATTEMPTS = 6  # to apply while others write statuses
@@ -88,6 +88,26 @@ class Colours:
         if scaler:
             scaler["metadata"]["annotations"] = {FLOOR: claim}
             self._hold.api.apply(self._hold.path_of(scaler), scaler)
+
+    def keda(self, slot: Slot) -> Manifest | None:
+        """The colour's ScaledObject as it is rendered, of the version that is there; None where KEDA sizes nothing."""
+        scaler = workload.autoscaler(self._hold.target, slot)
+        if scaler is None or scaler["kind"] != "ScaledObject":
+            return None
+        found = self._hold.api.find(self._hold.path_of(scaler))
+        if found:
+            scaler["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+        return scaler if found else None
+
+    def pause(self, scaler: Manifest) -> bool:
+        """Whether KEDA leaves the stopped colour at 0, until the next `hold_size`, whose apply has no such annotation. Late, it
+        changes nothing: the version is an older one by then."""
+        scaler["metadata"]["annotations"] = {PAUSED: "0"}
+        try:
+            self._hold.api.apply(self._hold.path_of(scaler), scaler)
+        except ConflictError:  # somebody's status, more often than not; or it was done, and the answer was lost
+            return False
+        return True
 
     def let_go(self) -> None:
         """The live colour's autoscaler gets its own limits again, unless somebody who is at work holds its size."""

@@ -311,7 +311,13 @@ class KubernetesPlatform:
             case Stop(slot):
                 self.hold.known.state.stopping(slot, claim, action.epoch)
                 self.hold.sleep(DRAIN_SECONDS)
-                self.hold.take(slot, claim, ("/spec/replicas", 0))
+                for _ in range(ATTEMPTS):
+                    scaler = self._colours.keda(slot)  # read first: whoever takes the colour over writes it
+                    self.hold.take(slot, claim, ("/spec/replicas", 0))
+                    if scaler is None or self._colours.pause(scaler):
+                        break
+                else:
+                    self.hold.say(f"{slot}: KEDA may start it again")
 
     def delivery(self, bento: BentoRef) -> Delivery:
         """How `bento` is delivered: as this command was told, else as it was when it was live."""

@@ -100,7 +100,7 @@ class Colours:
         return scaler if found else None
 
     def pause(self, scaler: Manifest) -> bool:
-        """Whether KEDA leaves the stopped colour at 0, until the next `hold_size`, whose apply has no such annotation. Late, it
+        """Whether KEDA leaves the stopped colour at 0 until `hold_size` applies it without the annotation. Late, it
         changes nothing: the version is an older one by then."""
         scaler["metadata"]["annotations"] = {PAUSED: "0"}
         try:

@@ -413,8 +413,8 @@ def test_who_may_do_nothing_is_told_what_to_ask_for_and_that_mends_it(world: Wor
         assert found["login"].seen == "system:serviceaccount:ml:ci"
         assert {found[each].outcome for each in mays} == {"fail"}
         assert "not: create, get, patch, watch workflows.argoproj.io" in found["may run workflows"].seen
-        assert found["namespace"].seen == "not allowed to get namespaces in ml"
-        assert "resources: [namespaces], verbs: [get], resourceNames: [ml]" in found["namespace"].wanted
+        assert found["namespace"].seen == "not allowed to get namespaces"
+        assert "resources: [namespaces], verbs: [get], resourceNames: ['ml']" in found["namespace"].wanted
         for unknown in (
             "namespace",
             "quotas",

@@ -322,6 +322,8 @@ def _forbidden(request: httpx2.Request, said: str, verb: str, resource: str, gro
     """Says which verb on which resource is not allowed, with the rule that would allow it."""
     place, _, rest = request.url.path.partition("/namespaces/")[2].partition("/")
     name = unquote(rest.partition("/")[2].partition("/")[0])
+    if resource == "namespaces":  # RBAC takes it to be within itself
+        place, name = "", place
     # Whoever creates has no name yet, and pods' names are not known beforehand.
     nameless = not name or resource.partition("/")[0] == "pods" or (verb == "create" and "/" not in resource)
     names = "" if nameless or verb in ("list", "watch") else f", resourceNames: ['{name}']"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ekiben.config import Project
     from ekiben.platforms.kubernetes.platform import KubernetesPlatform
     from ekiben.platforms.local import LocalPlatform
+    from ekiben.rollout.plan import Action
 
 app = typer.Typer(
     name="ekiben",
@@ -47,6 +48,7 @@ app.command()(reject)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 LOCAL = "local"
 Env = Annotated[str, typer.Option(help="Where: `local` for this machine, or an environment of pyproject.toml.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
 
 
@@ -235,30 +237,43 @@ def history(service: Service = "", env: Env = LOCAL, as_json: JsonFlag = False) 
 
 
 @app.command()
-def switch(service: Service = "", env: Env = LOCAL) -> None:
+def switch(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> None:
     """Send traffic to the release that the idle slot holds, if it was live before.
 
     Example: ekiben switch
     """
-    from ekiben.pipeline import stages
+    from datetime import UTC, datetime
 
-    if env == LOCAL:
-        release = stages.switch_over(_project(), _platform(service), by=_me())
-    else:
-        release = deploying.switch_over(_cluster(service, env), by=_me())
-        stages.promote(_project(), release)
+    from ekiben.pipeline import stages
+    from ekiben.rollout.plan import Live, held_again
+
+    place = _place(service, env)
+    release = held_again(place.observe(), deploying.me(), datetime.now(UTC))
+    if dry_run:
+        _out(_listed(place.plan(Live(release, release.by))))
+        return
+    stages.switch_over(_project(), place, release)
     _out(f"{release.bento} is live in {release.slot}")
 
 
 @app.command()
-def rollback(service: Service = "", env: Env = LOCAL) -> None:
+def rollback(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> None:
     """Send traffic back to the release that was live before, started anew where it was stopped.
 
-    Example: ekiben rollback
+    Example: ekiben rollback --env production --dry-run
     """
-    from ekiben.pipeline import stages
+    from datetime import UTC, datetime
 
-    release = stages.roll_back(_project(), _place(service, env), by=_me())
+    from ekiben.pipeline import stages
+    from ekiben.rollout.plan import Narrowed, RolledBack
+
+    place, by = _place(service, env), deploying.me()
+    if dry_run:
+        canary = place.observe().canary  # while there is one, to go back is to end it
+        wanted = Narrowed(canary.token, by) if canary else RolledBack(None, by, datetime.now(UTC), by)
+        _out(_listed(place.plan(wanted)))
+        return
+    release = stages.roll_back(_project(), place, by=by)
     _out(f"{release.bento} is live again, in {release.slot}")
 
 
@@ -309,7 +324,8 @@ def _place(service: str, env: str) -> "LocalPlatform | KubernetesPlatform":
     return _platform(service) if env == LOCAL else _cluster(service, env)
 
 
-_me = deploying.me
+def _listed(actions: "list[Action]") -> str:
+    return "\n".join(map(str, actions)) or "nothing to do"
 
 
 def _out(value: object) -> None:

@@ -332,22 +332,16 @@ def promote(project: Project, release: Release) -> None:
         raise
 
 
-def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:
-    """Make live again what the idle slot holds, if it was live before: a candidate that was not judged never is."""
-    seen = place.observe()
-    held = seen.slots[seen.idle].bento
-    known = next((release for release in reversed(seen.history) if held and release.bento == held), None)
-    if known is None:
-        raise NotFoundError(
-            f"{seen.idle} of {seen.service} holds {held or 'nothing'}, which was never live",
-            wanted="a release that passed its load test",
-            next_step="ekiben run",
-        )
-    place.stage(known.bento, by)
-    release = known.model_copy(update={"slot": seen.idle, "time": datetime.now(UTC), "by": by, "run": ""})
+def switch_over(project: Project, place: "LocalPlatform | KubernetesPlatform", release: Release) -> None:
+    """Make live what the idle slot holds (`rollout.plan.held_again`), started where it was stopped; W&B follows."""
+    from ekiben.platforms.local import LocalPlatform
+
+    if isinstance(place, LocalPlatform):
+        place.stage(release.bento, release.by)
+    else:
+        place.stage(place.delivery(release.bento), release.by)
     place.switch(release)
     promote(project, release)
-    return release
 
 
 def conclude(name: str, run: str, status: str) -> None:

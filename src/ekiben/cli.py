@@ -308,11 +308,11 @@ def _project() -> "Project":
 
 
 def _platform(service: str) -> "LocalPlatform":
-    from ekiben.pipeline import stages
+    from ekiben.pipeline import sources, stages
 
     project = _project()
     name = service or project.settings.recipe
-    stages.recipe(project, name)
+    sources.recipe(project, name)
     return stages.platform(project, name)
 
 

@@ -32,12 +32,12 @@ def _decide(verb: str, run: str, by: str, why: str, env: str, as_json: bool) -> 
     from collections.abc import Mapping
 
     from ekiben.config import Project
-    from ekiben.pipeline import argo, decisions, stages
+    from ekiben.pipeline import argo, decisions, sources
     from ekiben.pipeline.argo import approval
     from ekiben.types import ModelVersion
 
     def record(model: ModelVersion, config: Mapping[str, str]) -> None:
-        stages.registry(Project.here()).record(model, "approval", config)
+        sources.registry(Project.here()).record(model, "approval", config)
 
     if not env and (here := Project.here().state / "runs" / run).is_dir():
         question = decisions.decide(here, verb, by, why)

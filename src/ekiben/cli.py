@@ -38,18 +38,35 @@ app.add_typer(workflow.app, name="workflow")
 app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(tracker.app, name="tracker")
 app.add_typer(webhook.app, name="webhook")
-app.command()(render)
-app.command()(autoscale)
-app.command()(deploy)
-app.command()(doctor)
-app.command()(approve)
-app.command()(reject)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 LOCAL = "local"
 Env = Annotated[str, typer.Option(help="Where: `local` for this machine, or an environment of pyproject.toml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the model, such as wine_quality.")],
+    framework: Annotated[Framework, typer.Option(help="What it is made with.")] = Framework.SKLEARN,
+    here: Annotated[bool, typer.Option("--here", help="Start a project in a folder that is not empty.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files only.")] = False,
+) -> None:
+    """Write recipe, service and tests of a new model, ready to run.
+
+    In an empty folder, with a project around it.
+
+    Example: ekiben new wine --framework torch
+    """
+    from pathlib import Path
+
+    from ekiben.scaffold import plan, show, write
+
+    planned = plan.plan(Path.cwd(), name, framework, here=here)
+    if not dry_run:
+        write.write(planned)
+    _out(show.told(planned, written=not dry_run))
 
 
 @app.command()
@@ -80,27 +97,6 @@ def run(
 
 
 @app.command()
-def new(
-    name: Annotated[str, typer.Argument(help="Name of the model, such as wine_quality.")],
-    framework: Annotated[Framework, typer.Option(help="What it is made with.")] = Framework.SKLEARN,
-    here: Annotated[bool, typer.Option("--here", help="Start a project in a folder that is not empty.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files only.")] = False,
-) -> None:
-    """Write recipe, service and test of a new model, ready to run; in an empty folder, with a project around it.
-
-    Example: ekiben new wine --framework torch
-    """
-    from pathlib import Path
-
-    from ekiben.scaffold import plan, show, write
-
-    planned = plan.plan(Path.cwd(), name, framework, here=here)
-    if not dry_run:
-        write.write(planned)
-    _out(show.told(planned, written=not dry_run))
-
-
-@app.command()
 def pull(
     model: Annotated[str, typer.Argument(help="NAME[:ALIAS|:vN], or ENTITY/PROJECT/NAME:vN@DIGEST.")],
     bento: Annotated[bool, typer.Option("--bento", help="Bring a published Bento instead: NAME[:ALIAS].")] = False,
@@ -110,7 +106,9 @@ def pull(
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring a model from W&B into the BentoML model store, verified; nothing to do if it is there.
+    """Bring a model from W&B into the BentoML model store, verified.
+
+    Nothing is done if it is there.
 
     Example: ekiben pull digits:production
     """
@@ -143,7 +141,9 @@ def build(
     publish: Annotated[bool, typer.Option("--publish", help="Log the Bento to W&B, with its model's lineage.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Build the Bento that serves exactly this model; what has the same content is not built again.
+    """Build the Bento that serves exactly this model.
+
+    What has the same content is not built again.
 
     Example: ekiben build digits:production --publish
     """
@@ -171,7 +171,9 @@ def image(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Containerfile and the commands only.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a Bento's image, for a user that is not root and a read-only root file system, and its SBOM.
+    """Make a Bento's image, and its SBOM.
+
+    For a user that is not root, and a read-only root file system.
 
     Example: ekiben image digits --repository registry.example/team/digits --push
     """
@@ -200,7 +202,9 @@ def image(
 
 @app.command()
 def lock(bento: Annotated[str, typer.Argument(help="Bento; by default the project's own recipe.")] = "") -> None:
-    """Write requirements.lock, with the hashes of all packages that a Bento's image will hold, beside its bentofile.
+    """Pin a Bento's packages with their hashes.
+
+    In requirements.lock, beside its bentofile.
 
     Example: ekiben lock digits
     """
@@ -208,6 +212,9 @@ def lock(bento: Annotated[str, typer.Argument(help="Bento; by default the projec
 
     project = _project()
     _out(packages.lock(project, bento or project.settings.recipe))
+
+
+app.command()(deploy)
 
 
 @app.command()
@@ -238,7 +245,7 @@ def history(service: Service = "", env: Env = LOCAL, as_json: JsonFlag = False) 
 
 @app.command()
 def switch(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> None:
-    """Send traffic to the release that the idle slot holds, if it was live before.
+    """Send traffic to the idle slot's release, if it was live before.
 
     Example: ekiben switch
     """
@@ -258,7 +265,9 @@ def switch(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> 
 
 @app.command()
 def rollback(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> None:
-    """Send traffic back to the release that was live before, started anew where it was stopped.
+    """Send traffic back to the release that was live before.
+
+    It is started anew where it was stopped.
 
     Example: ekiben rollback --env production --dry-run
     """
@@ -279,7 +288,9 @@ def rollback(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -
 
 @app.command()
 def up(service: Service = "") -> None:
-    """Start what should run and does not: after `ekiben down`, a crash or a restart of the machine.
+    """Start what should run and does not.
+
+    After `ekiben down`, a crash or a restart of the machine.
 
     Example: ekiben up
     """
@@ -290,7 +301,9 @@ def up(service: Service = "") -> None:
 
 @app.command()
 def down(service: Service = "") -> None:
-    """Stop the service, its slots and the embedded tracker; `ekiben up` goes on from where it was.
+    """Stop the service, its slots and the embedded tracker.
+
+    `ekiben up` goes on from where it was.
 
     Example: ekiben down
     """
@@ -299,6 +312,10 @@ def down(service: Service = "") -> None:
     _platform(service).down()
     tracking.tracker(_project()).stop()
     _out("stopped")
+
+
+for command in (approve, reject, render, autoscale, doctor):
+    app.command()(command)
 
 
 def _project() -> "Project":

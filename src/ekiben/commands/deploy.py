@@ -29,7 +29,9 @@ def deploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Put a Bento live on Kubernetes: idle colour, smoke test, switch, watch; keep it or take it back.
+    """Put a Bento live on Kubernetes, blue-green.
+
+    Idle colour, smoke test, switch, watch; keep it or take it back.
 
     Example: ekiben deploy digits --env production --image image.json
     """

@@ -76,11 +76,11 @@ class Admin:
         )
         return made
 
-    def apply(self, thing: Json) -> Json:
+    def apply(self, thing: Json, manager: str = "kubectl") -> Json:
         """As `kubectl apply --server-side` does: what somebody else says otherwise of a field is a conflict."""
         made: Json = self.request(
             "PATCH", self.path_of(thing), thing, "application/apply-patch+yaml",
-            fieldManager="kubectl", fieldValidation="Strict",
+            fieldManager=manager, fieldValidation="Strict",
         )  # fmt: skip
         return made
 

@@ -27,7 +27,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def digits(world: World) -> Service:
     """A service with something live, which nobody deploys."""
-    service = world.service()
+    service = world.service("digits")
     if not service.live().versions:
         service.deploy()
     return service

@@ -40,6 +40,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """The variables that a person would set for it."""
     made = Cluster()
     made.tokens["admin"] = ADMIN
+    made.controllers.endpoints.lag = 1.0
     made.kubelet.behave("", backend=_backend, start_s=3.0, ready_s=3.0, exit_s=1.0)
     made.kubelet.behave(lambda pod: _image(pod) != IMAGE, pull_error=_REFUSED)
     made.kubelet.behave(

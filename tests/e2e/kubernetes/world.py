@@ -60,11 +60,12 @@ class World:
     def namespace(self) -> str:
         return self.admin.namespace
 
-    def service(self, name: str = "digits", **changed: Any) -> "Service":
-        """That service, with everything that an administrator gives it. `changed` is said of it in pyproject.toml."""
+    def service(self, name: str, made: bool = True, created: bool = True) -> "Service":
+        """That service, with what an administrator gives it; `made`: its Services too, which were `created`, and not
+        only applied."""
         if name not in self.services:
-            self.services[name] = Service(self, name, changed)
-            self.services[name].set_up()
+            self.services[name] = Service(self, name)
+            self.services[name].set_up(made, created)
         return self.services[name]
 
     def project(self, name: str, service: str, changed: Mapping[str, Any]) -> Path:
@@ -107,18 +108,17 @@ class Service:
 
     world: World
     name: str
-    changed: Mapping[str, Any]
     numbers: int = 0
     root: Path = field(init=False)
     kubeconfig: Path = field(init=False)
 
-    def set_up(self) -> None:
+    def set_up(self, made: bool, created: bool) -> None:
         """What the README has an administrator do, and a token for who deploys."""
-        self.root = self.world.project(self.name, self.name, self.changed)
+        self.root = self.world.project(self.name, self.name, {})
         self.kubeconfig = self.root / "kubeconfig"
-        for thing in self.rendered("--create"):
+        for thing in self.rendered("--create") if made and created else ():
             self.world.admin.create(thing)
-        self.apply()
+        self.apply(() if made else ("Service",))
         account = f"{self.name}-deployer"
         self.kubeconfig.touch(0o600)
         self.kubeconfig.write_text(yaml.safe_dump(_kubeconfig(self.world.admin, self.world.admin.token(account))))
@@ -128,26 +128,26 @@ class Service:
         done = self.ekiben("render", self.name, "--env", ENV, *more)
         return list(yaml.safe_load_all(done.out))
 
-    def apply(self) -> None:
+    def apply(self, without: tuple[str, ...] = ()) -> None:
         """`ekiben render … | kubectl apply --server-side -f -`"""
         for thing in self.rendered():
-            self.world.admin.apply(thing)
+            if thing["kind"] not in without:
+                self.world.admin.apply(thing)
 
-    def wait_allowed(self, allowed: bool) -> None:
+    def wait_allowed(
+        self, allowed: bool, verb: str = "patch", resource: str = "services", name: str = "", sub: str = ""
+    ) -> None:
         """RBAC takes effect some time after its objects are written."""
+        about = {"verb": verb, "resource": resource, "name": name or self.name, "subresource": sub}
         asked = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
-            "spec": {
-                "resourceAttributes": {
-                    "namespace": self.world.namespace, "verb": "patch", "resource": "services", "name": self.name,
-                }
-            },
-        }  # fmt: skip
+            "spec": {"resourceAttributes": {**about, "namespace": self.world.namespace}},
+        }
         user = Admin(configured_file(self.kubeconfig), self.world.namespace)
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         until(
-            f"{self.name}-deployer is {'' if allowed else 'not '}allowed to patch its Service",
+            f"{self.name}-deployer is {'' if allowed else 'not '}allowed to {verb} {resource} {name}",
             lambda: bool(user.request("POST", path, asked)["status"].get("allowed")) is allowed,
         )
 
@@ -168,8 +168,9 @@ class Service:
         (self.root / f"image{number}.json").write_text(json.dumps(told))
         return number
 
-    def deploying(self, number: int, *more: str) -> tuple[str, ...]:
-        given = ("--image", str(self.root / f"image{number}.json"), "--golden", str(self.root / "golden.json"))
+    def deploying(self, number: int, *more: str, golden: Path | None = None) -> tuple[str, ...]:
+        answers = golden or self.root / "golden.json"
+        given = ("--image", str(self.root / f"image{number}.json"), "--golden", str(answers))
         return ("deploy", self.name, "--env", ENV, *given, "--no-alias", *more)
 
     def deploy(self, number: int = 0, *more: str, code: int = 0, root: Path | None = None) -> Done:
@@ -181,7 +182,20 @@ class Service:
 
     def other_settings(self, **changed: Any) -> Path:
         """A project that says other things of the same environment."""
-        return self.world.project(f"{self.name}-{secrets.token_hex(3)}", self.name, {**self.changed, **changed})
+        return self.world.project(f"{self.name}-{secrets.token_hex(3)}", self.name, changed)
+
+    def wrong_golden(self, path: Path) -> None:
+        """Golden answers that no model gives."""
+        told = json.loads((self.root / "golden.json").read_text())
+        first = {"request": told["examples"][0]["request"], "response": {"no-such-key": 1}}
+        path.write_text(json.dumps({**told, "examples": [first]}))
+
+    def remove(self) -> None:
+        """Nothing of it takes room any more."""
+        admin, labels = self.world.admin, f"ekiben.dev/service={self.name}"
+        for plural, api in (("horizontalpodautoscalers", "autoscaling/v2"), ("deployments", "apps/v1")):
+            admin.request("DELETE", admin.path(api, plural), labelSelector=labels)
+        until(f"pods of {self.name} have gone", lambda: not admin.items("pods", labels), 180)
 
     # What the cluster has of it
 
@@ -202,7 +216,7 @@ class Service:
 
     def sizes_are_restored(self) -> None:
         """Nothing runs in the idle colour, what is live has its size, and its autoscaler its own limits."""
-        live, least = self.live(), self.world.settings.environment("", **self.changed)["replicas"]["min"]
+        live, least = self.live(), self.world.settings.environment("")["replicas"]["min"]
         assert (self.replicas(live.slot), self.replicas(live.idle)) == (least, 0)
         scaler = self.world.admin.get("horizontalpodautoscalers", f"{self.name}-{live.slot}", "autoscaling/v2")
         assert scaler["spec"]["minReplicas"] == least

@@ -20,14 +20,14 @@ from tests.fakes.kubernetes.http import served, write_kubeconfig
 from tests.fakes.pod_metrics import Counters
 
 IMAGE = "localhost/digits:v1"
-SPEED = 20.0  # virtual seconds in a real one
+SPEED = 40.0  # virtual seconds in a real one
 LAUNCHER = (
     sys.executable,
     "-c",
     f"""
 from ekiben import cli
-from ekiben.platforms.kubernetes import colour, platform
-for module, name in ((colour, "HOPELESS_SECONDS"), (platform, "DRAIN_SECONDS")):
+from ekiben.platforms.kubernetes import colour, hold, platform
+for module, name in ((colour, "HOPELESS_SECONDS"), (platform, "DRAIN_SECONDS"), (hold, "CLAIM_SECONDS")):
     setattr(module, name, getattr(module, name) / {SPEED})
 cli.main()
 """,
@@ -50,7 +50,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         yield {
             "KUBECONFIG": str(write_kubeconfig(folder / "admin", url, "admin")),
             "EKIBEN_E2E_IMAGE": IMAGE,
-            "EKIBEN_E2E_SETTINGS": "watch = {seconds = 2, min_requests = 10, p99_ms = 5000}",
+            "EKIBEN_E2E_SETTINGS": "watch = {seconds = 1, min_requests = 3, p99_ms = 5000}",
         }
 
 

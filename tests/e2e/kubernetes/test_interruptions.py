@@ -1,7 +1,10 @@
 """Deploys that meet, and deploys that die: what is live always answers, and the next run ends what was begun."""
 
+from datetime import UTC, datetime
+
 import pytest
 
+from tests.e2e.kubernetes.admin import until
 from tests.e2e.kubernetes.load import loaded
 from tests.e2e.kubernetes.world import Service
 
@@ -37,6 +40,19 @@ def test_one_that_is_killed_before_the_switch(digits: Service) -> None:
         assert f"is held by run-{number}" in refused.err
         digits.deploy(number, "--run", f"run-{number}")
         after = digits.live()
+    assert (after.slot, after.version, after.epoch) == (before.idle, f"v{number}", before.epoch + 1)
+    digits.sizes_are_restored()
+
+
+def test_who_comes_after_one_that_was_killed(digits: Service) -> None:
+    """Without its name, as soon as what it claimed has run out."""
+    number, before = digits.release(), digits.live()
+    first = digits.start(*digits.deploying(digits.release()))
+    first.says(f"{before.idle}: ")
+    first.kill()
+    until("its claim has run out", lambda: digits.claimed(before.idle) < datetime.now(UTC), 240)
+    digits.deploy(number)
+    after = digits.live()
     assert (after.slot, after.version, after.epoch) == (before.idle, f"v{number}", before.epoch + 1)
     digits.sizes_are_restored()
 

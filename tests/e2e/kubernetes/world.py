@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,11 @@ class Service:
     def live(self) -> "Live":
         return Live.of(self.world.admin.get("services", self.name))
 
+    def claimed(self, slot: str) -> datetime:
+        """Until when somebody has claimed that colour."""
+        notes = self.world.admin.get("services", self.name)["metadata"]["annotations"]
+        return datetime.fromisoformat(json.loads(notes[f"ekiben.dev/claim-{slot}"])["until"])
+
     def replicas(self, slot: str) -> int:
         """How many pods are wanted in that colour."""
         labels = f"ekiben.dev/service={self.name},ekiben.dev/slot={slot}"
@@ -214,14 +220,20 @@ class Service:
         ends = [end for each in slices for end in each.get("endpoints") or ()]
         return {end["targetRef"]["name"] for end in ends if end["conditions"].get("ready", True)}
 
-    def sizes_are_restored(self) -> None:
+    def scale(self, replicas: int) -> None:
+        """What is live gets so many pods, as by hand or by an autoscaler."""
+        path = self.world.admin.path("apps/v1", "deployments", f"{self.name}-{self.live().slot}")
+        self.world.admin.merge(f"{path}/scale", {"spec": {"replicas": replicas}})
+        until(f"{replicas} pods of {self.name} are ready", lambda: len(self.ready()) == replicas, 180)
+
+    def sizes_are_restored(self, size: int = 0) -> None:
         """Nothing runs in the idle colour, what is live has its size, and its autoscaler its own limits."""
-        live, least = self.live(), self.world.settings.environment("")["replicas"]["min"]
-        assert (self.replicas(live.slot), self.replicas(live.idle)) == (least, 0)
-        scaler = self.world.admin.get("horizontalpodautoscalers", f"{self.name}-{live.slot}", "autoscaling/v2")
-        assert scaler["spec"]["minReplicas"] == least
+        live, bounds = self.live(), self.world.settings.environment("")["replicas"]
+        assert (self.replicas(live.slot), self.replicas(live.idle)) == (size or bounds["min"], 0)
+        scaler = self.world.admin.get("horizontalpodautoscalers", f"{self.name}-{live.slot}", "autoscaling/v2")["spec"]
+        assert (scaler["minReplicas"], scaler["maxReplicas"]) == (bounds["min"], bounds["max"])
         assert all(pod.startswith(f"{self.name}-{live.slot}-") for pod in self.ready())
-        assert len(self.ready()) == least
+        assert len(self.ready()) == (size or bounds["min"])
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.kubernetes.wired import Wires
 from tests.fakes.kubernetes.access import ADMIN
 from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.http import served, write_kubeconfig
@@ -24,11 +25,11 @@ SPEED = 40.0  # virtual seconds in a real one
 LAUNCHER = (
     sys.executable,
     "-c",
-    f"""
+    """
 from ekiben import cli
 from ekiben.platforms.kubernetes import colour, hold, platform
 for module, name in ((colour, "HOPELESS_SECONDS"), (platform, "DRAIN_SECONDS"), (hold, "CLAIM_SECONDS")):
-    setattr(module, name, getattr(module, name) / {SPEED})
+    setattr(module, name, getattr(module, name) / 20)
 cli.main()
 """,
 )
@@ -46,7 +47,13 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     made.kubelet.behave(
         lambda pod: _image(pod) == IMAGE and "PYTHONHOME" in _env(pod), crash_after_s=0.5, exit_code=1, log=_BROKEN
     )
-    with served(made, speed=SPEED) as url:
+    wires = Wires(made)
+    made.kubelet.behave(
+        lambda pod: pod["metadata"]["labels"].get("ekiben.dev/service") == "wired",
+        backend=wires.serves, stopped=wires.stopped, start_s=3.0, ready_s=3.0, exit_s=1.0,
+    )  # fmt: skip
+    made.kubelet.behave(lambda pod: _names(pod) == ["client"], backend=wires.asks, stopped=wires.stopped, log=wires.log)
+    with closing(wires), served(made, speed=SPEED) as url:
         yield {
             "KUBECONFIG": str(write_kubeconfig(folder / "admin", url, "admin")),
             "EKIBEN_E2E_IMAGE": IMAGE,
@@ -56,6 +63,10 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
 
 _REFUSED = "failed to do request: Head: dial tcp 127.0.0.1:1: connect: connection refused"
 _BROKEN = "Fatal Python error: init_fs_encoding: failed to get the Python codec of the filesystem encoding\n"
+
+
+def _names(pod: Any) -> list[str]:
+    return [each["name"] for each in pod["spec"]["containers"]]
 
 
 def _image(pod: Any) -> str:

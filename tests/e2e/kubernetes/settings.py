@@ -37,8 +37,9 @@ _IMAGE = re.compile(r"(?P<repository>[^@\s]+?)(?::(?P<tag>[^:/@\s]+))?(?:@(?P<di
 _PULL = ("Never", "IfNotPresent", "Always")
 DEFAULTS: dict[str, Any] = {
     "replicas": {"min": 2, "max": 4},
+    "autoscaling": {"target": 10_000},  # no load makes it add pods: sizes are what is told
     "resources": {"cpu": "100m", "memory": "512Mi"},
-    "watch": {"seconds": 5, "min_requests": 10, "p99_ms": 5000},
+    "watch": {"seconds": 6, "min_requests": 5, "p99_ms": 5000},
     "start_seconds": 120,
 }
 
@@ -61,6 +62,10 @@ class Image:
     def by(self) -> str:
         """The setting `image_by`."""
         return "digest" if self.digest else "tag"
+
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}@{self.digest}" if self.digest else f"{self.repository}:{self.tag}"
 
     def told(self, service: str, number: int) -> dict[str, Any]:
         """What `ekiben image --json` would say of release `number`. Where nodes are asked by tag the digest is only

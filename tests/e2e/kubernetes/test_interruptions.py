@@ -75,10 +75,11 @@ def test_a_rollback_while_a_deploy_watches(digits: Service) -> None:
     """Whoever rolls back wins: the deploy notices, and moves nothing any more."""
     number, before = digits.release(), digits.live()
     with loaded(digits):
-        first = digits.start(*digits.deploying(number))
+        root = digits.other_settings(watch={"seconds": 30, "min_requests": 5, "p99_ms": 5000})
+        first = digits.start(*digits.deploying(number), root=root)
         first.says("is live")
         digits.ekiben("rollback", "digits", "--env", "e2e", "--no-alias")
-        first.ended()
+        assert first.ended().code in (10, 12)
     after = digits.live()
     assert (after.slot, after.version) == (before.slot, before.version)
     assert all(pod.startswith(f"digits-{before.slot}-") for pod in digits.ready())

@@ -43,6 +43,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object in
 LOCAL = "local"
 Env = Annotated[str, typer.Option(help="Where: `local` for this machine, or an environment of pyproject.toml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")]
+Alias = Annotated[bool, typer.Option(help="Move W&B's alias to what is live then.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
 
 
@@ -244,7 +245,7 @@ def history(service: Service = "", env: Env = LOCAL, as_json: JsonFlag = False) 
 
 
 @app.command()
-def switch(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> None:
+def switch(service: Service = "", env: Env = LOCAL, alias: Alias = True, dry_run: DryRun = False) -> None:
     """Send traffic to the idle slot's release, if it was live before.
 
     Example: ekiben switch
@@ -259,12 +260,16 @@ def switch(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> 
     if dry_run:
         _out(_listed(place.plan(Live(release, release.by))))
         return
-    stages.switch_over(_project(), place, release)
+    stages.switch_over(place, release)
+    if env != LOCAL:
+        place.retire()  # what was live takes no room, and what is live has its own limits again
+    if alias:
+        stages.promote(_project(), release)
     _out(f"{release.bento} is live in {release.slot}")
 
 
 @app.command()
-def rollback(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> None:
+def rollback(service: Service = "", env: Env = LOCAL, alias: Alias = True, dry_run: DryRun = False) -> None:
     """Send traffic back to the release that was live before.
 
     It is started anew where it was stopped.
@@ -282,8 +287,10 @@ def rollback(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -
         wanted = Narrowed(canary.token, by) if canary else RolledBack(None, by, datetime.now(UTC), by)
         _out(_listed(place.plan(wanted)))
         return
-    release = stages.roll_back(_project(), place, by=by)
+    release = stages.roll_back(_project(), place, by=by) if alias else place.rollback(by)
     _out(f"{release.bento} is live again, in {release.slot}")
+    if env != LOCAL:
+        place.retire()  # what was rolled back takes no room, and what is live has its own limits again
 
 
 @app.command()

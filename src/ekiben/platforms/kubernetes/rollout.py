@@ -56,6 +56,8 @@ def _pod(pod: Manifest) -> Wait | None:
         reason, message = waiting.get("reason", ""), waiting.get("message", "")
         if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
             mend = "is the image pushed, and its registry's Secret in image_pull_secrets?"
+            if reason == "ErrImageNeverPull":
+                mend = "load it into every node, or have nodes pull it: image_pull_policy"
             return Wait(f"{name} cannot pull {container['image']}: {message or reason}", hopeless=True, mend=mend)
         if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
             return Wait(f"{name} cannot start {container['name']}: {message or reason}", hopeless=True)

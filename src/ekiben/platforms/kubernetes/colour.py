@@ -96,7 +96,7 @@ class Colours:
             return None
         found = self._hold.api.find(self._hold.path_of(scaler))
         if found:
-            scaler["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+            scaler["metadata"] |= {key: found["metadata"][key] for key in ("uid", "resourceVersion")}
         return scaler if found else None
 
     def pause(self, scaler: Manifest) -> bool:
@@ -147,7 +147,8 @@ class Colours:
                 raise ConflictError(
                     f"{slot} of {self._hold.service} was taken over", wanted=stamp, next_step="run it again"
                 )
-            deployment["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"]
+            # The version alone would let the apply create one anew that was deleted meanwhile.
+            deployment["metadata"] |= {key: known["metadata"][key] for key in ("uid", "resourceVersion")}
             try:
                 self._hold.view = self._hold.known.with_deployment(slot, self._hold.api.apply(where, deployment))
                 return

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from ekiben.errors import NotFoundError
-from ekiben.platforms.kubernetes.api import Api, path
-from ekiben.platforms.kubernetes.state import Claimed, View, claim_key, fenced, new_stamp, ours, stamping
+from ekiben.platforms.kubernetes.api import Api, NoAnswerError, path
+from ekiben.platforms.kubernetes.state import Claimed, View, claim_key, fenced, new_stamp, not_foreign, ours, stamping
 from ekiben.platforms.manifests.names import Manifest, Target
 from ekiben.types import SLOTS, Slot
 
@@ -59,6 +59,9 @@ class Hold:
         """Reads the Deployments, then the Service: a fence is read before a claim that relies on it."""
         found = {slot: self.api.find(self.path("apps/v1", "deployments", self.target.of(slot))) for slot in SLOTS}
         service = ours(self.target, self.api.find(self.path("v1", "services", self.target.name)))
+        for deployment in found.values():
+            if deployment:
+                not_foreign(self.target, deployment)
         view = self.view = View(self.target, service, found)
         self.stamps = {
             slot: stamp
@@ -80,7 +83,10 @@ class Hold:
         due = self.now() + timedelta(seconds=CLAIM_SECONDS / 2)
         late = {claim_key(slot): str(self.token(claim.by)) for slot, claim in mine.items() if claim.until < due}
         if late:
-            self.change_service(late)
+            try:
+                self.change_service(late)
+            except NoAnswerError:
+                self.look()  # whether it was carried out or not; if not, the next time will do
 
     def claim(self, who: str) -> str:
         """The claim of this command's holder: the one it has, else a new one by `who`."""

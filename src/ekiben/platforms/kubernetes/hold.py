@@ -127,6 +127,16 @@ class Hold:
         found: list[Manifest] = self.api.get(self.path("v1", "pods"), {"labelSelector": labels})["items"]
         return found
 
+    def trouble(self, pod: str) -> str:
+        """The last warning that was noted of a pod; '' if there is none. Events tell of volumes and networks that do
+        not come about, and of probes, which no status does."""
+        params = {"fieldSelector": f"involvedObject.name={pod},type=Warning"}
+        found: list[Manifest] = self.api.get(self.path("v1", "events"), params)["items"]
+        last = max(
+            found, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime") or ""), default=Manifest()
+        )
+        return ": ".join(filter(None, (last.get("reason"), " ".join(str(last.get("message") or "").split())[:500])))
+
     def path(self, api_version: str, plural: str, name: str = "", sub: str = "") -> str:
         return path(api_version, plural, self.target.settings.namespace, name, sub)
 

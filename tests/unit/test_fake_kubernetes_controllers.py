@@ -40,7 +40,7 @@ def events(cluster: Cluster) -> dict[str, str]:
 
 def test_nothing_happens_before_time_passes(cluster: Cluster) -> None:
     apply(cluster, DEPLOYMENTS, deployment())
-    assert "status" not in cluster.get("deployments", "blue") and not cluster.objects("pods")
+    assert cluster.get("deployments", "blue")["status"] == {} and not cluster.objects("pods")
     cluster.advance(0)
     status = cluster.get("deployments", "blue")["status"]
     assert status["observedGeneration"] == 1 and status["unavailableReplicas"] == 3

@@ -135,6 +135,9 @@ class Verbs:
         if sub == "scale":
             return Answer(200, self._rescaled(resource, old, body, manager, dry_run))
         thing = self.writer.decoded(resource, body, strict, warnings)
+        if (said := thing["metadata"].get("uid")) not in (None, uid := old["metadata"]["uid"]):
+            why = f"Precondition failed: UID in precondition: {said}, UID in object meta: {uid}"
+            raise conflict(resource.group, resource.plural, call.name, why)
         if resource.custom and not thing["metadata"].get("resourceVersion"):
             must = cause("Invalid", "metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
             raise invalid(resource.group, resource.kind, call.name, [must])
@@ -170,9 +173,7 @@ class Verbs:
         sub = call.resource.partition("/")[2]
         namespace = call.namespace if resource.namespaced else ""
         if kind is None or (kind == "strategic" and resource.custom):
-            accepted = [name for name, short in _PATCHES.items() if not (short == "strategic" and resource.custom)]
-            message = "the body of the request was in an unknown format - accepted media types include: "
-            raise ApiFailure(415, "UnsupportedMediaType", message + ", ".join(accepted), {})
+            raise ApiFailure(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
         if kind == "apply":
             return self._apply(resource, call, body, manager, user, dry_run)
         if "force" in call.params:
@@ -193,7 +194,7 @@ class Verbs:
             thing = self.writer.decoded(resource, changed, strict, warnings)
         except ApiFailure as failure:
             said = failure.message.partition(" cannot be handled as a ")[2].partition(": ")[2] or failure.message
-            text = body.decode() if isinstance(body, bytes) else body if isinstance(body, str) else json.dumps(body)
+            text = json.dumps(changed, separators=(",", ":"))  # the whole object, as patched
             wrong = cause("Invalid", "patch", f"Invalid value: {json.dumps(text)}: {said}")
             raise invalid("", "", "", [wrong]) from failure
         return Answer(200, self._update(resource, old, thing, manager, user, sub, dry_run))
@@ -224,14 +225,24 @@ class Verbs:
         old = self.store.get(resource.key, namespace, call.name)
         if sub and old is None:
             raise not_found(resource.group, resource.plural, call.name)
-        wanted = metadata.get("resourceVersion")
-        if wanted and (old or {"metadata": {"resourceVersion": ""}})["metadata"]["resourceVersion"] != wanted:
+        if old is None and metadata.get("uid"):
+            why = f"the provided object specified uid {metadata['uid']}, and no existing object was found"
+            raise conflict(resource.group, resource.plural, call.name, f"uid mismatch: {why}")
+        if old is None:  # a version alone keeps nobody from creating it
+            config["metadata"].pop("resourceVersion", None)
+        elif metadata.get("resourceVersion") not in (None, "", old["metadata"]["resourceVersion"]):
             raise conflict(resource.group, resource.plural, call.name, MODIFIED)
         applier = Manager(manager.name, "Apply", resource.api_version, sub)
         force = call.params.get("force", "") in ("true", "1", "True")
         ignored = (("f:spec",), ("f:metadata", "f:labels")) if sub == "status" else (("f:status",),)
         merged = managers.apply(old or {}, config, resource.type, applier, self.cluster.clock.stamp(), force, ignored)
-        thing = self.writer.decoded(resource, merged, "Ignore", [])
+        try:
+            thing = self.writer.decoded(resource, merged, "Ignore", [])
+        except ApiFailure as failure:
+            said = failure.message.partition(f" as a {resource.kind}: ")[2] or failure.message
+            which = f"{namespace}/{call.name}; {resource.api_version}, Kind={resource.kind}"
+            said = f"unable to convert unstructured object to {resource.api_version}, Kind={resource.kind}: {said}"
+            raise ApiFailure(500, "", f"failed to convert new object ({which}) to proper version: {said}") from failure
         if old is None:
             self.cluster.authorise(user, replace(call, verb="create"), resource)
             made = self.create(resource, thing, namespace, applier, user, dry_run, applied=True)

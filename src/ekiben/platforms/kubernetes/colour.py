@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 from ekiben.errors import ConflictError, NotFoundError, UnavailableError, UsageError
@@ -20,11 +21,12 @@ from ekiben.platforms.kubernetes.state import (
     stamping,
 )
 from ekiben.platforms.manifests import groups, workload
-from ekiben.platforms.manifests.names import PAUSED, Delivery, Manifest, bento_of
+from ekiben.platforms.manifests.names import CONTAINER, PAUSED, Delivery, Manifest, bento_of
 from ekiben.types import SLOTS, BentoRef, Slot
 
 ATTEMPTS = 6  # to apply while others write statuses
 HOPELESS_SECONDS = 30.0  # how long what time does not mend is watched all the same: registries have bad moments
+QUIET_SECONDS = 20.0  # how long a pod may be starting before its events are asked why
 LATE_SECONDS = 660.0  # beyond the environment's start_seconds: finding a node, pulling an image
 WATCH_SECONDS = 10
 SCALERS = {"HorizontalPodAutoscaler": "minReplicas", "ScaledObject": "minReplicaCount"}
@@ -96,7 +98,7 @@ class Colours:
             return None
         found = self._hold.api.find(self._hold.path_of(scaler))
         if found:
-            scaler["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+            scaler["metadata"] |= {key: found["metadata"][key] for key in ("uid", "resourceVersion")}
         return scaler if found else None
 
     def pause(self, scaler: Manifest) -> bool:
@@ -147,7 +149,8 @@ class Colours:
                 raise ConflictError(
                     f"{slot} of {self._hold.service} was taken over", wanted=stamp, next_step="run it again"
                 )
-            deployment["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"]
+            # The version alone would let the apply create one anew that was deleted meanwhile.
+            deployment["metadata"] |= {key: known["metadata"][key] for key in ("uid", "resourceVersion")}
             try:
                 self._hold.view = self._hold.known.with_deployment(slot, self._hold.api.apply(where, deployment))
                 return
@@ -173,6 +176,8 @@ class Colours:
                     f"{slot} of {self._hold.service} was taken over meanwhile", next_step="run it again"
                 )
             wait = waits(deployment, self._hold.pods(slot))
+            if wait.quiet and self._hold.now() - begun >= timedelta(seconds=QUIET_SECONDS):
+                wait = self._explained(wait)
             line = f"{slot}: {progress(deployment)}; {wait.reason}"
             if line != told:
                 self._hold.say(line)
@@ -199,20 +204,18 @@ class Colours:
         now = sizes(deployment)
         return now.available >= size if live else fit(now, size)
 
-    def _taken(self, slot: Slot) -> ConflictError:
-        seen = f"{slot} of {self._hold.service} was taken over by somebody else meanwhile"
-        return ConflictError(seen, wanted="its fence as it was set", next_step="run the command again")
+    def _explained(self, wait: Wait) -> Wait:
+        try:
+            why = self._hold.trouble(wait.quiet)
+        except (UsageError, NotFoundError, UnavailableError):  # it is no more than a help
+            return wait
+        return replace(wait, reason=f"{wait.reason}: {why}") if why else wait
 
     def _not_ready(self, slot: Slot, wait: Wait) -> UnavailableError:
         seen = f"{slot} of {self._hold.service} does not become ready: {wait.reason}"
-        if wait.crashed:
-            pod, container = wait.crashed
-            params = {"container": container, "previous": "true", "tailLines": "10"}
-            try:
-                log = self._hold.api.text(self._hold.path("v1", "pods", pod, "log"), params).strip()
-            except (UsageError, NotFoundError, UnavailableError) as error:
-                log = f"(no log: {error.seen})"
-            seen += "\n" + "\n".join(f"    {line}" for line in log.splitlines())
+        if wait.crashed or wait.quiet:
+            pod, container = wait.crashed or (wait.quiet, CONTAINER)
+            seen += "\n" + "\n".join(f"    {line}" for line in self._log(pod, container, bool(wait.crashed)))
         live = self._hold.known.state.active
         next_step = wait.mend
         if "serviceaccount" in wait.reason.lower():
@@ -224,6 +227,15 @@ class Colours:
             else "all its pods ready",
             next_step=next_step,
         )
+
+    def _log(self, pod: str, container: str, previous: bool) -> list[str]:
+        """The last lines; of the container before, where it crashed."""
+        params = {"container": container, "tailLines": "10", "limitBytes": "20000"}
+        params |= {"previous": "true"} if previous else {}
+        try:
+            return self._hold.api.text(self._hold.path("v1", "pods", pod, "log"), params).strip().splitlines()
+        except (UsageError, NotFoundError, UnavailableError) as error:
+            return [f"(no log: {error.seen})"]
 
 
 def fit(size: Sizes, wanted: int) -> bool:

@@ -213,11 +213,12 @@ def ours(target: Target, service: Manifest | None) -> Manifest | None:
     return service
 
 
-def not_foreign(target: Target, service: Manifest) -> None:
-    """UsageError for a Service that somebody else has under a name of ours."""
-    labels, name = service["metadata"].get("labels") or {}, service["metadata"]["name"]
+def not_foreign(target: Target, thing: Manifest) -> None:
+    """UsageError for a Service or Deployment that somebody else has under a name of ours."""
+    labels, kind, name = thing["metadata"].get("labels") or {}, thing["kind"], thing["metadata"]["name"]
     if labels.get("app.kubernetes.io/managed-by") != "ekiben" or labels.get(SERVICE) != target.name:
-        raise _unusable(target, f"the Service {name} in {target.settings.namespace} is not ekiben's: it was left alone")
+        seen = f"the {kind} {name} in {target.settings.namespace} is not ekiben's: it was left alone"
+        raise _unusable(target, seen, kind)
 
 
 def only_ours(target: Target, service: Manifest) -> None:
@@ -249,11 +250,12 @@ def only_ours(target: Target, service: Manifest) -> None:
         )
 
 
-def _unusable(target: Target, seen: str) -> UsageError:
+def _unusable(target: Target, seen: str, kind: str = "Service") -> UsageError:
+    made = f" or `ekiben render {target.service} --create`" if kind == "Service" else ""
     return UsageError(
         seen,
-        wanted=f"a Service that `ekiben deploy` or `ekiben render {target.service} --create` made",
-        next_step="name the recipe otherwise, use another namespace, or delete that Service if nobody needs it",
+        wanted=f"a {kind} that `ekiben deploy`{made} made",
+        next_step=f"name the recipe otherwise, use another namespace, or delete that {kind} if nobody needs it",
     )
 
 

@@ -13,6 +13,7 @@ from ekiben.platforms.kubernetes.rollout import Wait, progress, waits
 from ekiben.platforms.kubernetes.state import (
     FENCE,
     Sizes,
+    View,
     annotations,
     fenced,
     new_stamp,
@@ -44,9 +45,9 @@ class Colours:
         template = workload.deployment(self._hold.target, slot, delivery)["spec"]["template"]
         return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:32]
 
-    def size(self) -> int:
-        """How many pods the idle colour gets: as many as the live one has now."""
-        view, least = self._hold.known, self._hold.target.settings.replicas.min
+    def size(self, view: View | None = None) -> int:
+        """How many pods the idle colour gets: as many as the live one has now, and not below the least."""
+        view, least = view or self._hold.known, self._hold.target.settings.replicas.min
         selector = view.state.selector
         return max(least, sizes(view.deployments[selector]).wanted) if selector else least
 

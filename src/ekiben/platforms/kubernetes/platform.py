@@ -12,7 +12,7 @@ from random import uniform
 
 from ekiben.errors import ConflictError
 from ekiben.platforms.kubernetes.api import Api, NoAnswerError
-from ekiben.platforms.kubernetes.canary import Canaries, CanaryColours, pods
+from ekiben.platforms.kubernetes.canary import Canaries, CanaryColours
 from ekiben.platforms.kubernetes.colour import TEMPLATE, fit
 from ekiben.platforms.kubernetes.common import prepare
 from ekiben.platforms.kubernetes.hold import Hold
@@ -229,13 +229,12 @@ class KubernetesPlatform:
         """`at_size`: an idle colour that is smaller than the live one is not ready."""
         state, now = view.state, self.hold.now()
         size = {slot: sizes(view.deployments[slot]) for slot in SLOTS}
-        live = size[state.selector].wanted if state.selector else 0
-        ready = set()
+        wanted, ready = self._colours.size(view), set()
         for slot in SLOTS:
             if slot == state.selector:
                 good = size[slot].available > 0
             else:
-                good = fit(size[slot], pods(self._colours.percent, max(1, live))) if at_size else size[slot].serves
+                good = fit(size[slot], wanted) if at_size else size[slot].serves
             if good:
                 ready.add(slot)
         stale = {slot for slot in SLOTS if slot != state.selector and self._outdated_slot(view, slot)}

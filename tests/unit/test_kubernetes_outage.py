@@ -198,8 +198,8 @@ def test_only_the_new_colour_is_asked_however_late_endpoints_are(
 def test_a_preview_that_never_reaches_the_colour(cluster: Cluster, wanted: Target, model: Model) -> None:
     deployed(cluster, wanted, 1)
     place = platform(cluster, wanted)
-    place.stage(bento(2), "test")
     cluster.controllers.endpoints.lag = 10_000
+    place.stage(bento(2), "test")
     with pytest.raises(UnavailableError, match="endpoints of digits-preview do not follow"):
         smoke(place, "green", GOLDEN)
 

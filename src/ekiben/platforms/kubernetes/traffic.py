@@ -1,7 +1,6 @@
 """Who gets traffic, seen from outside: endpoints, the preview, and what pods tell of themselves, all through the API
 server."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 from ekiben.errors import UnavailableError
@@ -22,13 +21,19 @@ TRIES = 4  # to aim the preview, when no answer comes
 class Traffic:
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
+        self._aimed: Slot | None = None
+        self._readable = False
 
     def preview(self, slot: Slot) -> None:
-        """Aim the preview Service at that colour. Its endpoints follow some time later: see `astray`."""
+        """Aim the preview Service at that colour. Its endpoints follow some time later: see `astray`. Whoever holds the
+        idle colour does this, so once is enough."""
+        if self._aimed == slot:
+            return
         patch: list[Manifest] = [{"op": "add", "path": "/spec/selector", "value": self._hold.target.selector(slot)}]
         for attempt in range(TRIES):  # twice is as good as once
             try:
                 self._hold.api.patch(self._hold.path("v1", "services", self._hold.target.preview), patch)
+                self._aimed = slot
                 return
             except NoAnswerError:
                 if attempt + 1 == TRIES:
@@ -36,9 +41,13 @@ class Traffic:
                 self._hold.sleep(0.2 * 2**attempt)
 
     def astray(self, slot: Slot) -> str:
-        """What is wrong with the preview Service's endpoints, '' if they are ready pods of that colour alone: else the
-        other colour might answer."""
-        return self._strange(self.ready(self._hold.target.preview), (slot,))
+        """What is wrong with the preview Service's endpoints, '' if they are pods of that colour alone that are to stay:
+        else the other colour might answer, or what this one held before."""
+        names = self.ready(self._hold.target.preview)
+        staying = {
+            pod["metadata"]["name"] for pod in self._hold.pods(slot) if "deletionTimestamp" not in pod["metadata"]
+        }
+        return _among(names, [name for name in names if name not in staying])
 
     def aim(self, slot: Slot) -> None:
         """Aim the preview Service at that colour, and wait until it alone can answer. UnavailableError if that does not
@@ -84,19 +93,22 @@ class Traffic:
             self._hold.sleep(pause)
             pause = min(2 * pause, 2.0)
 
+    def readable(self) -> None:
+        """Who may not read endpoints learns it here, before anything moves."""
+        if not self._readable:
+            self.ends()
+
     def ends(self, service: str = "") -> list[Manifest]:
         """Of the live Service where none is named."""
         params = {"labelSelector": f"kubernetes.io/service-name={service or self._hold.target.name}"}
         slices = self._hold.api.get(self._hold.path("discovery.k8s.io/v1", "endpointslices"), params)["items"]
+        self._readable = True
         return [end for each in slices for end in each.get("endpoints") or ()]
 
     def _strays(self, slot: Slot) -> str:
         canary = self._hold.known.canary
-        return self._strange(self.ready(), SLOTS if canary and not canary.route else (slot,))
-
-    def _strange(self, names: list[str], wanted: Sequence[Slot]) -> str:
-        strange = [name for name in names if not any(self._is_of(name, each) for each in wanted)]
-        return f"{', '.join(strange)} among them" if strange else "" if names else "none is ready"
+        names, wanted = self.ready(), SLOTS if canary and not canary.route else (slot,)
+        return _among(names, [name for name in names if not any(self._is_of(name, each) for each in wanted)])
 
     def _late(self, service: str, slot: Slot, wrong: str, next_step: str) -> UnavailableError:
         seen = f"the endpoints of {service} do not follow its selector: {wrong}"
@@ -115,3 +127,7 @@ class Traffic:
 
     def _is_of(self, pod: str, slot: Slot) -> bool:
         return pod.startswith(f"{self._hold.target.of(slot)}-")
+
+
+def _among(names: list[str], strange: list[str]) -> str:
+    return f"{', '.join(strange)} among them" if strange else "" if names else "none is ready"

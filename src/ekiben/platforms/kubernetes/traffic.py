@@ -41,8 +41,8 @@ class Traffic:
                 self._hold.sleep(0.2 * 2**attempt)
 
     def astray(self, slot: Slot) -> str:
-        """What is wrong with the preview Service's endpoints, '' if they are pods of that colour alone that are to stay:
-        else the other colour might answer, or what this one held before."""
+        """What is wrong with the preview Service's endpoints, '' if they are pods of that colour alone that stay: else
+        the other colour might answer, or what this one held before."""
         names = self.ready(self._hold.target.preview)
         staying = {
             pod["metadata"]["name"] for pod in self._hold.pods(slot) if "deletionTimestamp" not in pod["metadata"]

@@ -88,6 +88,22 @@ def test_one_that_stays_away_is_not_waited_for_for_ever(cluster: Cluster, wanted
     assert live(cluster) == "b1"
 
 
+def test_a_watch_that_cannot_take_back_what_it_refuses_says_what_is_live(
+    cluster: Cluster, wanted: Target, model: Model
+) -> None:
+    deployed(cluster, wanted, 1)
+    model.failing = lambda: 0.5 if live(cluster) == "b2" else 0.0
+
+    def before(method: str, path: str) -> None:
+        if method == "PATCH" and path.endswith("/services/digits") and live(cluster) == "b2":
+            raise httpx2.ConnectError("[Errno 111] Connection refused")
+
+    with pytest.raises(UnavailableError, match="digits:b2 is live though its watch refused it") as raised:
+        deployed(cluster, wanted, 2, before)
+    assert "requests failed" in raised.value.seen and "cannot be reached" in raised.value.seen
+    assert "ekiben rollback digits --env test" in str(raised.value.next_step)
+
+
 @pytest.mark.parametrize(("status", "retry_after"), [(429, 1), (429, None), (503, None), (504, None)])
 def test_one_that_is_too_busy_is_waited_for(
     cluster: Cluster, wanted: Target, status: int, retry_after: int | None

@@ -204,7 +204,7 @@ class Api:
                 patience = min(patience, ERROR_SECONDS) if answer.status_code == 500 else patience
             wait, pause = advised or pause, min(2 * pause, 5.0)
             spent += time.monotonic() - tried + wait
-            if not again or spent > patience or left <= 0:
+            if not again or spent > patience or time.monotonic() - begun >= seconds:
                 raise problem
             self._sleep(wait)
 

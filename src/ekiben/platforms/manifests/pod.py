@@ -137,12 +137,14 @@ def _fetcher(settings: Environment, bento: BentoRef) -> Manifest:
     model, resources = bento.model, settings.resources
     exact = f"{model.entity}/{model.project}/{bento.tag}@{bento.digest}"
     key = {"name": "WANDB_API_KEY", "valueFrom": {"secretKeyRef": {"name": settings.wandb_secret, "key": "api-key"}}}
+    # What it brings is there twice for a while, in a volume that has no limit: beyond `scratch` the pod is evicted.
+    env = _env({"HOME": "/tmp", "TMPDIR": BUNDLE, "WANDB_BASE_URL": settings.wandb_base_url})
     return {
         "name": "fetch",
         "image": settings.fetch_image or settings.runtime_image,
         **_pulled(settings),
         "command": ["ekiben", "pull", "--bento", exact, "--into", f"{BUNDLE}/bento"],
-        "env": [*_env({"HOME": "/tmp", "WANDB_BASE_URL": settings.wandb_base_url}), key],
+        "env": [*env, key],
         "resources": {
             "requests": {"cpu": resources.cpu, "memory": FETCH_MEMORY},
             "limits": _limits(settings, FETCH_MEMORY),

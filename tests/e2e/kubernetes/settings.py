@@ -83,7 +83,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Settings:
-    kubeconfig: Path
+    kubeconfig: str
     image: Image
     next_image: Image
     pull: str = "Never"
@@ -100,7 +100,7 @@ class Settings:
         image = Image.parse(given["EKIBEN_E2E_IMAGE"])
         golden = given.get("EKIBEN_E2E_GOLDEN")
         found = cls(
-            kubeconfig=Path(given["KUBECONFIG"]).expanduser().absolute(),
+            kubeconfig=given["KUBECONFIG"],
             image=image,
             next_image=Image.parse(given.get("EKIBEN_E2E_NEXT_IMAGE") or given["EKIBEN_E2E_IMAGE"]),
             pull=pull,

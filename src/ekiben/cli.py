@@ -262,7 +262,7 @@ def switch(service: Service = "", env: Env = LOCAL, alias: Alias = True, dry_run
         return
     stages.switch_over(place, release)
     if env != LOCAL:
-        place.retire()  # what was live takes no room, and what is live has its own limits again
+        place.retire()  # the other colour takes no room, and what is live has its own limits again
     if alias:
         stages.promote(_project(), release)
     _out(f"{release.bento} is live in {release.slot}")
@@ -290,7 +290,7 @@ def rollback(service: Service = "", env: Env = LOCAL, alias: Alias = True, dry_r
     release = stages.roll_back(_project(), place, by=by) if alias else place.rollback(by)
     _out(f"{release.bento} is live again, in {release.slot}")
     if env != LOCAL:
-        place.retire()  # what was rolled back takes no room, and what is live has its own limits again
+        place.retire()
 
 
 @app.command()

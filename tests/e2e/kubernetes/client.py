@@ -9,18 +9,28 @@ on a new one, as HTTP allows.
 import http.client
 import json
 import os
+import socket
 import sys
 import threading
 import time
 from urllib.parse import urlsplit
 
-URL, BODY = os.environ["URL"], os.environ["BODY"].encode()
+URL, BODY = urlsplit(os.environ["URL"]), os.environ["BODY"].encode()
 seen = {"good": 0, "again": 0, "failed": []}
 lock = threading.Lock()
 
 
+def address() -> str:
+    """A Service's address stays the same; that names are resolved each time is not what is looked at."""
+    while True:
+        try:
+            return str(socket.getaddrinfo(URL.hostname, URL.port or 80, type=socket.SOCK_STREAM)[0][4][0])
+        except OSError:
+            time.sleep(0.5)
+
+
 def ask(connection: http.client.HTTPConnection) -> None:
-    connection.request("POST", urlsplit(URL).path, BODY, {"Content-Type": "application/json"})
+    connection.request("POST", URL.path, BODY, {"Content-Type": "application/json", "Host": URL.netloc})
     answer = connection.getresponse()
     text = answer.read()
     if answer.status != 200:
@@ -36,7 +46,7 @@ def client(keep: int) -> None:
             if fresh:
                 if connection is not None:
                     connection.close()
-                connection, left = http.client.HTTPConnection(urlsplit(URL).netloc, timeout=20), keep
+                connection, left = http.client.HTTPConnection(ADDRESS, URL.port or 80, timeout=20), keep
             try:
                 ask(connection)
                 left -= 1
@@ -55,6 +65,7 @@ def client(keep: int) -> None:
                 break
 
 
+ADDRESS = address()
 for each in (10**9, 10**9, 10, 1):
     threading.Thread(target=client, args=(each,), daemon=True).start()
 while True:

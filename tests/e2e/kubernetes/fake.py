@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.kubernetes.settings import Image
 from tests.e2e.kubernetes.wired import Wires
 from tests.fakes.kubernetes.access import ADMIN
 from tests.fakes.kubernetes.cluster import Cluster
@@ -21,6 +22,7 @@ from tests.fakes.kubernetes.http import served, write_kubeconfig
 from tests.fakes.pod_metrics import Counters
 
 IMAGE = "localhost/digits:v1"
+RUNTIME = "localhost/runtime:1"
 SPEED = 40.0  # virtual seconds in a real one
 LAUNCHER = (
     sys.executable,
@@ -43,10 +45,13 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     made.tokens["admin"] = ADMIN
     made.controllers.endpoints.lag = 1.0
     made.kubelet.behave("", backend=_backend, start_s=3.0, ready_s=3.0, exit_s=1.0)
-    made.kubelet.behave(lambda pod: _image(pod) != IMAGE, pull_error=_REFUSED)
+    made.kubelet.behave(lambda pod: _image(pod) not in (IMAGE, RUNTIME), pull_error=_REFUSED)
+    made.kubelet.behave(lambda pod: _fetched(pod).endswith("f" * 64), init_exit_code=5, log=_CHANGED)
     made.kubelet.behave(
         lambda pod: _image(pod) == IMAGE and "PYTHONHOME" in _env(pod), crash_after_s=0.5, exit_code=1, log=_BROKEN
     )
+    bundle = folder / "bundle.json"
+    bundle.write_text(json.dumps(Image.parse(IMAGE).told("digits", 1_000_000)["bento"]))
     wires = Wires(made)
     made.kubelet.behave(
         lambda pod: pod["metadata"]["labels"].get("ekiben.dev/service") == "wired",
@@ -57,12 +62,23 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         yield {
             "KUBECONFIG": str(write_kubeconfig(folder / "admin", url, "admin")),
             "EKIBEN_E2E_IMAGE": IMAGE,
+            "EKIBEN_E2E_RUNTIME_IMAGE": RUNTIME,
+            "EKIBEN_E2E_BUNDLE": str(bundle),
+            "WANDB_BASE_URL": "http://tracker.ml:8080",
+            "WANDB_API_KEY": "k" * 40,
             "EKIBEN_E2E_SETTINGS": "watch = {seconds = 1, min_requests = 3, p99_ms = 5000}",
         }
 
 
 _REFUSED = "failed to do request: Head: dial tcp 127.0.0.1:1: connect: connection refused"
+_CHANGED = "ekiben: the Bento's content is not what its digest says\n"
 _BROKEN = "Fatal Python error: init_fs_encoding: failed to get the Python codec of the filesystem encoding\n"
+
+
+def _fetched(pod: Any) -> str:
+    """What its init container is to fetch: ENTITY/PROJECT/NAME:VERSION@DIGEST."""
+    commands = [each["command"] for each in pod["spec"].get("initContainers", ()) if each["name"] == "fetch"]
+    return str(commands[0][3]) if commands else ""
 
 
 def _names(pod: Any) -> list[str]:

@@ -12,6 +12,12 @@ skipped; what ~/.kube/config points to is never touched.
                            image_pull_secrets = ["registry"]
                            network = {from_addresses = ["10.0.0.0/8"]}
 
+For Bentos that come as bundles, which are passed over without:
+
+    EKIBEN_E2E_RUNTIME_IMAGE  image with ekiben, BentoML and the packages of the model
+    EKIBEN_E2E_BUNDLE         what `ekiben build --publish --json` wrote of the Bento
+    WANDB_BASE_URL, WANDB_API_KEY   where pods fetch it from; the key is put into a Secret of the namespace
+
 One image is enough: releases then differ by what they are said to be of. `ekiben image digits` makes one that fits:
 it serves at port 3000 as a user that is not root, with nothing to write to but /tmp, and its process is Python's. For
 example with kind:
@@ -26,6 +32,7 @@ leaves its namespace: kubectl delete namespace -l ekiben.dev/e2e
 """
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -82,13 +89,30 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Bundle:
+    runtime_image: str
+    bento: dict[str, Any]
+    url: str
+    key: str
+
+    @classmethod
+    def read(cls, given: Mapping[str, str]) -> Self:
+        lacking = [name for name in ("EKIBEN_E2E_BUNDLE", "WANDB_BASE_URL", "WANDB_API_KEY") if not given.get(name)]
+        if lacking:
+            raise ValueError(f"EKIBEN_E2E_RUNTIME_IMAGE needs {', '.join(lacking)}")
+        bento = json.loads(Path(given["EKIBEN_E2E_BUNDLE"]).expanduser().read_text())
+        return cls(given["EKIBEN_E2E_RUNTIME_IMAGE"], bento, given["WANDB_BASE_URL"], given["WANDB_API_KEY"])
+
+
+@dataclass(frozen=True)
 class Settings:
-    kubeconfig: Path
+    kubeconfig: str
     image: Image
     next_image: Image
     pull: str = "Never"
     context: str = ""
     golden: Path | None = None
+    bundle: "Bundle | None" = None
     more: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -100,12 +124,13 @@ class Settings:
         image = Image.parse(given["EKIBEN_E2E_IMAGE"])
         golden = given.get("EKIBEN_E2E_GOLDEN")
         found = cls(
-            kubeconfig=Path(given["KUBECONFIG"]).expanduser().absolute(),
+            kubeconfig=given["KUBECONFIG"],
             image=image,
             next_image=Image.parse(given.get("EKIBEN_E2E_NEXT_IMAGE") or given["EKIBEN_E2E_IMAGE"]),
             pull=pull,
             context=given.get("EKIBEN_E2E_CONTEXT", ""),
             golden=Path(golden).expanduser().absolute() if golden else None,
+            bundle=Bundle.read(given) if given.get("EKIBEN_E2E_RUNTIME_IMAGE") else None,
             more=tomllib.loads(given.get("EKIBEN_E2E_SETTINGS", "")),
         )
         if found.next_image.by != image.by:

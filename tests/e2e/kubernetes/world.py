@@ -145,7 +145,7 @@ class Service:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {**about, "namespace": self.world.namespace}},
         }
-        user = Admin(configured_file(self.kubeconfig), self.world.namespace)
+        user = Admin(configured(str(self.kubeconfig)), self.world.namespace)
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         until(
             f"{self.name}-deployer is {'' if allowed else 'not '}allowed to {verb} {resource} {name}",
@@ -318,7 +318,7 @@ class Running:
 def opened(settings: Settings, folder: Path, launcher: tuple[str, ...] = ()) -> Iterator[World]:
     """A world in a namespace of its own, which is gone afterwards."""
     namespace = f"ekiben-e2e-{secrets.token_hex(4)}"
-    admin = Admin(configured(settings), namespace)
+    admin = Admin(configured(settings.kubeconfig, settings.context), namespace)
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": LABELS}}
     admin.request("POST", "/api/v1/namespaces", space)
     try:
@@ -336,12 +336,6 @@ def _is_there(admin: Admin, namespace: str) -> bool:
             return False
         raise
     return True
-
-
-def configured_file(path: Path) -> Any:
-    from lightkube import KubeConfig
-
-    return KubeConfig.from_file(path).get()
 
 
 def _kubeconfig(admin: Admin, token: str) -> Json:

@@ -79,19 +79,20 @@ class Traffic:
         """The live Service's endpoints are ready pods of the live colour, and nothing else but a canary's.
         UnavailableError if that does not come about within seconds."""
         deadline = self._hold.now() + timedelta(seconds=VERIFY_SECONDS)
-        pause = 0.25
+        pause = 0.0
         while True:
             slot = self._hold.live_slot()
             wrong = self._strays(slot)
             if not wrong:
                 return
-            service = self._hold.api.get(self._hold.path("v1", "services", self._hold.target.name))
-            self._hold.view = self._hold.known.with_service(service)  # somebody may have switched meanwhile
+            if pause:  # it takes some time; if it takes longer, somebody may have switched meanwhile
+                service = self._hold.api.get(self._hold.path("v1", "services", self._hold.target.name))
+                self._hold.view = self._hold.known.with_service(service)
             if self._hold.now() > deadline:
                 next_step = "look at the EndpointSlices; `ekiben rollback` goes back"
                 raise self._late(self._hold.target.name, slot, wrong, next_step)
+            pause = min(2 * pause, 2.0) or 0.25
             self._hold.sleep(pause)
-            pause = min(2 * pause, 2.0)
 
     def readable(self) -> None:
         """Who may not read endpoints learns it here, before anything moves."""

@@ -78,7 +78,7 @@ class Api:
     ) -> None:
         self.server = config.cluster.server
         self._sleep = sleep
-        self._answered = False  # then it is the right server, and will be back
+        self._answered = False  # once it has answered well, it is the right server, and will be back
         try:
             self._client = _client(config, transport)
         except (ConfigError, OSError, ValueError, AssertionError, httpx2.InvalidURL, ImportError) as error:
@@ -195,7 +195,7 @@ class Api:
             except NoAnswerError as error:
                 problem, again = error, repeatable
             else:
-                self._answered = True
+                self._answered |= answer.status_code < 500 and answer.status_code != 429
                 if answer.is_success:
                     return answer
                 problem, advised = self._error(answer), _retry_after(answer)

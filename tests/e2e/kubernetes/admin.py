@@ -91,7 +91,11 @@ class Admin:
         self.request("DELETE", self.path(api_version, plural, name))
 
     def token(self, account: str) -> str:
-        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        asked = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 12 * 3600},
+        }
         path = f"{self.path('v1', 'serviceaccounts', account)}/token"
         token: str = self.request("POST", path, asked)["status"]["token"]
         return token

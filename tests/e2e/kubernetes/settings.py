@@ -27,8 +27,8 @@ example with kind:
     KUBECONFIG=~/.kube/config EKIBEN_E2E_IMAGE=localhost/digits:VERSION make test-cluster
 
 Everything is done in one namespace, ekiben-e2e-…, that is made and deleted here; it enforces the restricted Pod
-Security profile. Four pods run at most at a time, by default with 100m CPU and 512Mi memory each. A run that was killed
-leaves its namespace: kubectl delete namespace -l ekiben.dev/e2e
+Security profile. Some six pods run at most at a time, by default with 100m CPU and 512Mi memory each. It takes some 20
+minutes. A run that was killed leaves its namespace: kubectl delete namespace -l ekiben.dev/e2e
 """
 
 import hashlib

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.kubernetes.load import loaded
+from tests.e2e.kubernetes.service import ENV, Service
 from tests.e2e.kubernetes.settings import Bundle
-from tests.e2e.kubernetes.world import ENV, Service, World
+from tests.e2e.kubernetes.world import World
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.e2e.kubernetes.world import ENV, Service
+from tests.e2e.kubernetes.service import ENV, Service
 
 pytestmark = pytest.mark.timeout(600)
 

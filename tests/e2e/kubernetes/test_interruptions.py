@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.kubernetes.admin import until
 from tests.e2e.kubernetes.load import loaded
-from tests.e2e.kubernetes.world import Service
+from tests.e2e.kubernetes.service import Service
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -10,7 +10,8 @@ import pytest
 
 from ekiben.loadtest.golden import Golden
 from tests.e2e.kubernetes.admin import Refused, until
-from tests.e2e.kubernetes.world import ENV, Service, World
+from tests.e2e.kubernetes.service import ENV, Service
+from tests.e2e.kubernetes.world import World
 
 pytestmark = pytest.mark.timeout(1800)
 

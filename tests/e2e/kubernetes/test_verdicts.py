@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.e2e.kubernetes.load import loaded
-from tests.e2e.kubernetes.world import Service
+from tests.e2e.kubernetes.service import Service
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -1,5 +1,7 @@
 """What both colours of a service share."""
 
+from typing import Any
+
 from ekiben.errors import ConflictError
 from ekiben.platforms.kubernetes.api import NoAnswerError
 from ekiben.platforms.kubernetes.hold import Hold
@@ -17,9 +19,21 @@ def prepare(hold: Hold) -> None:
     else:
         only_ours(hold.target, hold.known.service)
     for manifest in groups.common(hold.target):
+        active = manifest["metadata"]["name"] == hold.target.name and manifest["kind"] == "Service"
+        if active and _says(hold.known.service, manifest):
+            continue  # it was just read
         applied = hold.api.apply(hold.path_of(manifest), manifest)
-        if manifest["metadata"]["name"] == hold.target.name and manifest["kind"] == "Service":
+        if active:
             hold.view = hold.known.with_service(applied)
+
+
+def _says(found: Any, wanted: Any) -> bool:
+    """Whether an object has all that is wanted; what the API server added does not count."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(_says(found.get(key), value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(found, list) and len(found) == len(wanted) and all(map(_says, found, wanted))
+    return bool(found == wanted)
 
 
 def _create_services(hold: Hold) -> None:

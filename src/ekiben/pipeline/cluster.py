@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ekiben.config import Project
 from ekiben.errors import EkibenError, IntegrityError
@@ -20,6 +21,9 @@ from ekiben.platforms.kubernetes.smoke import smoke
 from ekiben.platforms.kubernetes.watch import watch
 from ekiben.platforms.manifests.names import Delivery, Target, bento_of
 from ekiben.types import BentoRef, ImageRef, ModelVersion, Outcome, Release, Verdict
+
+if TYPE_CHECKING:
+    from ekiben.packaging import image as images
 
 
 @contextlib.contextmanager
@@ -47,21 +51,30 @@ def package(recipe: str, model: str) -> BentoRef:
     return bento
 
 
-def image(bento: str, repository: str) -> ImageRef:
-    """Build the image of the published Bento and push it to `repository`; its digest is the registry's."""
+def image(bento: str, env: str, repository: str) -> ImageRef:
+    """Append the published Bento to its runtime image and push it; its digest is the registry's."""
+    from ekiben.packaging import engines, store
     from ekiben.packaging import image as images
-    from ekiben.packaging import store
 
     project, ref = Project.here(), BentoRef.model_validate_json(bento)
     _fetch(project, ref)
-    return images.build(
-        store.existing_bento(ref.tag),
-        base=project.settings.base_image,
-        repository=repository or f"{project.settings.image_registry}/{ref.name}",
-        engine="",
-        push=True,
-        sbom=project.state / "images" / f"{ref.name}-{ref.version}.cdx.json",
-    ).image
+    place = _place(project, ref.name, env, repository, project.environment(env, ref.name).runtime_image)
+    with tempfile.TemporaryDirectory() as folder:  # what the SBOM lists stands in the Bento's lock
+        return images.build(store.existing_bento(ref.tag), place, engines.APPEND, Path(folder) / "sbom").image
+
+
+def runtime(recipe: str, env: str, repository: str) -> "images.Runtime":
+    """Build and push the image that the recipe's Bentos are appended to. This alone runs commands in an image."""
+    project = Project.here()
+    place = _place(project, recipe, env, repository, project.settings.base_image)
+    return packages.build_runtime(project, recipe, place, "")
+
+
+def _place(project: Project, name: str, env: str, repository: str, base: str) -> "images.Place":
+    from ekiben.packaging import image as images
+
+    registry = project.environment(env, name).image_repository or project.settings.image_registry
+    return images.Place(base, repository or f"{registry}/{name}", True, project.settings.insecure_registries)
 
 
 def stage(delivery: str, env: str, run: str) -> tuple[Verdict, str, str]:

@@ -215,7 +215,8 @@ def image(
              "\n".join([plan.containerfile, *map(shlex.join, plan.commands)]))  # fmt: skip
         return
     if found is None:
-        made = packages.build_runtime(project, name, place, engine)
+        sbom = project.state / "images" / f"{name}-runtime.cdx.json"
+        made = packages.build_runtime(project, name, place, engine, sbom)
         _out({"image": made.image, "digest": made.digest, "sbom": str(made.sbom)} if as_json else made.image)
         return
     sbom = project.state / "images" / f"{found.tag.replace(':', '-')}.cdx.json"

@@ -44,6 +44,13 @@ CONFINE = (
 )
 
 
+# A container as workflows/runtime_on_cluster.py asks for: root that may only change users and groups, and ids for it.
+BUILDER = (
+    'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec setpriv --no-new-privs --inh-caps=-all'
+    ' --bounding-set=-all,+setuid,+setgid,+setfcap "$@"'
+)
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     base_image.require()
@@ -80,8 +87,11 @@ def locked(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 @pytest.fixture(scope="module")
 def runtime(locked: Clone, base: str) -> dict[str, Any]:
-    """What `ekiben image --runtime` says of the image with the project's packages."""
-    return locked.json("image", "digits", "--runtime", "--push", "--base", base, "--engine", "buildah")
+    """What `ekiben image --runtime` says of the image with the project's packages, made as in a pod."""
+    ids = locked.root.parent / "ids"
+    ids.write_text("root:100000:65536\n")
+    pod = replace(locked, before=("unshare", "--mount", "sh", "-c", BUILDER, str(ids)))
+    return pod.json("image", "digits", "--runtime", "--push", "--base", base, "--engine", "buildah")
 
 
 @pytest.fixture(scope="module")

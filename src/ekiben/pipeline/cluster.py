@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ekiben.config import Project
 from ekiben.errors import EkibenError, IntegrityError
 from ekiben.loadtest.golden import Golden
-from ekiben.pipeline import packages, sources, stages
+from ekiben.pipeline import packages, placement, sources, stages
 from ekiben.platforms.kubernetes.api import Api, configured
 from ekiben.platforms.kubernetes.deliver import Trial, deliver
 from ekiben.platforms.kubernetes.look import look_at_live
@@ -43,6 +43,14 @@ def platform(project: Project, service: str, env: str, run: str) -> KubernetesPl
     return KubernetesPlatform(Api(configured(target.settings.context)), target, holder=run, say=_say)
 
 
+def plan(recipe: str, params: Mapping[str, str], slo: list[str], env: str) -> placement.Placement:
+    """Where the heavy steps run. What cannot work is refused here, before a node is started for it."""
+    project = Project.here()
+    sources.recipe(project, recipe).with_params(params)
+    stages.objectives(project, slo, recipe)
+    return placement.of(project.environment(env, recipe))
+
+
 def package(recipe: str, model: str) -> BentoRef:
     """Build the Bento and publish it to W&B, from where the other pods fetch it."""
     project = Project.here()
@@ -67,7 +75,8 @@ def runtime(recipe: str, env: str, repository: str) -> "images.Runtime":
     """Build and push the image that the recipe's Bentos are appended to. This alone runs commands in an image."""
     project = Project.here()
     place = _place(project, recipe, env, repository, project.settings.base_image)
-    return packages.build_runtime(project, recipe, place, "")
+    with tempfile.TemporaryDirectory() as folder:  # the image holds its own SBOM
+        return packages.build_runtime(project, recipe, place, "", Path(folder) / "sbom")
 
 
 def _place(project: Project, name: str, env: str, repository: str, base: str) -> "images.Place":

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ekiben.config import Project
@@ -76,9 +77,8 @@ def plan_runtime(project: Project, name: str, place: image.Place, engine: str) -
     return image.plan_runtime(name, _packages(project, name), place, engine)
 
 
-def build_runtime(project: Project, name: str, place: image.Place, engine: str) -> image.Runtime:
+def build_runtime(project: Project, name: str, place: image.Place, engine: str, sbom: Path) -> image.Runtime:
     """Make the runtime image of the Bento `name`, by the lock of the project."""
-    sbom = project.state / "images" / f"{name}-runtime.cdx.json"
     return image.build_runtime(name, _packages(project, name), place, engine, sbom)
 
 

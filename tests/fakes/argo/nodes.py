@@ -6,6 +6,8 @@ import re
 from base64 import b64decode, b64encode
 from typing import Any
 
+from ekiben.pipeline import expr
+
 Json = dict[str, Any]
 ENDED = ("Succeeded", "Failed", "Error", "Skipped", "Omitted")
 BAD = ("Failed", "Error")
@@ -61,8 +63,8 @@ def when(condition: str) -> bool:
 def again(expression: str, last: Json) -> bool:
     """Whether retryStrategy.expression asks for one more attempt; without one, it does."""
     known = {"status": last["phase"], "exitCode": last.get("outputs", {}).get("exitCode", "-1")}
-    text = re.sub(r"lastRetry\.(\w+)", lambda match: repr(known[match[1]]), expression)
-    return not text or bool(eval(text.replace("&&", " and ").replace("||", " or "), {"__builtins__": {}}))
+    known["message"] = last.get("message", "")
+    return not expression or expr.holds(expression, {f"lastRetry.{key}": value for key, value in known.items()})
 
 
 def packed(found: Json) -> str:

@@ -236,6 +236,7 @@ class ConcludeIn(Input):
     environment: str
     run: str
     status: str
+    failures: str
 
 
 @step("ekiben-deploy", deadline=1800, env=[NOTIFY])
@@ -243,7 +244,7 @@ def conclude(given: ConcludeIn) -> None:
     from ekiben.pipeline import cluster
 
     with cluster.told():
-        cluster.conclude(given.recipe, given.environment, given.run, given.status)
+        cluster.conclude(given.recipe, given.environment, given.run, given.status, given.failures)
 
 
 def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
@@ -263,6 +264,7 @@ def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
             conclude(
                 arguments={
                     "recipe": recipe, "environment": environment, "run": run, "status": "{{workflow.status}}",
+                    "failures": "{{workflow.failures}}",
                 }
             )  # fmt: skip
         # Nobody's answer is a no: Argo takes the output's default when the time is over.

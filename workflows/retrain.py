@@ -96,7 +96,7 @@ def define(cls: type = CronWorkflow, **overrides: Any) -> Any:
                 template_ref=_of_release("conclude"),
                 arguments={
                     "recipe": recipe, "environment": environment, "run": run,
-                    "status": "{{workflow.status}}",
+                    "status": "{{workflow.status}}", "failures": "{{workflow.failures}}",
                 },
             )  # fmt: skip
         with DAG(name="retrain"):

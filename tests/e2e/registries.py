@@ -1,9 +1,13 @@
 """Registries on loopback: the reference implementation, as the distribution packages it, open or with a lock."""
 
 import base64
+import hashlib
+import io
 import json
+import platform
 import shutil
 import subprocess
+import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,25 +21,26 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from ekiben.packaging.distribution import INDEX, MANIFEST, Reference, Repository
 from ekiben.processes import free_port
 
 USER, PASSWORD = "ada", "cabbage"
 HASHED = "ada:$2b$05$abcdefghijklmnopqrstuuU0zrqElzNyBeySBfqFOYNjSxbTPmnUq\n"
+HERE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 LOGIN = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 Json = dict[str, Any]
 
 
-def require() -> str:
-    program = shutil.which("docker-registry") or shutil.which("registry")
-    if program is None:
-        pytest.skip("not installed: docker-registry (apt-get install docker-registry)")
-    return program
+def installed() -> str | None:
+    return shutil.which("docker-registry") or shutil.which("registry")
 
 
 @contextmanager
 def registry(folder: Path, lock: str = "") -> Iterator[str]:
     """HOST:PORT of one; `lock` is how one proves to be USER: "basic" or "token"."""
-    program, port = require(), free_port()
+    program, port = installed(), free_port()
+    if program is None:
+        pytest.skip("not installed: docker-registry (apt-get install docker-registry)")
     folder.mkdir(parents=True, exist_ok=True)
     config: Json = {
         "version": 0.1,
@@ -65,6 +70,45 @@ def docker_config(folder: Path, host: str, password: str = PASSWORD) -> Path:
     entry = {"auth": base64.b64encode(f"{USER}:{password}".encode()).decode()}
     (folder / "config.json").write_text(json.dumps({"auths": {host: entry}}))
     return folder
+
+
+def push_base(host: str, path: str = "team/runtime", kind: str = MANIFEST, architectures: tuple[str, ...] = ()) -> str:
+    """A base image, pushed by hand: one compressed layer; for several architectures behind an index."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("opt"))
+    oci = kind == MANIFEST
+    with Repository(reference := Reference.parse(f"{host}/{path}:1")) as there:
+        for architecture in architectures or (HERE,):
+            config = json.dumps(
+                {
+                    "architecture": architecture, "os": "linux",
+                    "config": {"Env": ["PATH=/opt/venv/bin:/bin", "HOME=/root"], "Labels": {"base": "yes"}},
+                    "rootfs": {"type": "layers", "diff_ids": [f"sha256:{'1' * 64}"]},
+                }
+            ).encode()  # fmt: skip
+            kinds = ("oci.image.config.v1+json", "oci.image.layer.v1.tar+gzip") if oci else (
+                "docker.container.image.v1+json", "docker.image.rootfs.diff.tar.gzip")  # fmt: skip
+            parts = []
+            for content, name in zip((config, layer.getvalue()), kinds, strict=True):
+                digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+                there.put(digest, len(content), iter([content]))
+                parts.append({"mediaType": f"application/vnd.{name}", "digest": digest, "size": len(content)})
+            manifest = {"schemaVersion": 2, "mediaType": kind, "config": parts[0], "layers": parts[1:]}
+            _push(there, f"1-{architecture}" if architectures else "1", manifest)
+        if architectures:
+            entries = [
+                {"mediaType": kind, "size": 1, "digest": there.manifest(f"1-{each}").digest,
+                 "platform": {"os": "linux", "architecture": each}}
+                for each in architectures
+            ]  # fmt: skip
+            _push(there, "1", {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+    return str(reference)
+
+
+def _push(there: Repository, tag: str, manifest: Json) -> None:
+    content, headers = json.dumps(manifest).encode(), {"Content-Type": manifest["mediaType"]}
+    there._ask("PUT", f"manifests/{tag}", content=content, headers=headers)
 
 
 @contextmanager

@@ -2,23 +2,19 @@
 
 import hashlib
 import io
-import json
-import platform
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ekiben.errors import IntegrityError, NotFoundError, UnavailableError, UsageError
 from ekiben.packaging.append import Addition, Base, append
-from ekiben.packaging.distribution import INDEX, MANIFEST, Reference, Repository
+from ekiben.packaging.distribution import MANIFEST, Reference, Repository
 from ekiben.processes import free_port
 from tests.e2e import registries
+from tests.e2e.registries import HERE, push_base
 
-Json = dict[str, Any]
-HERE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -48,47 +44,8 @@ def added(tmp_path: Path) -> Addition:
     return Addition(folder, "/bento", run, {"HOME": "/tmp"}, {"wandb.version": "acme/vision/digits:v3"}, 1_700_000_000)
 
 
-def base(host: str, path: str = "team/runtime", kind: str = MANIFEST, architectures: tuple[str, ...] = ()) -> str:
-    """A base image, pushed by hand: one compressed layer; for several architectures behind an index."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("opt"))
-    oci = kind == MANIFEST
-    with Repository(reference := Reference.parse(f"{host}/{path}:1")) as there:
-        for architecture in architectures or (HERE,):
-            config = json.dumps(
-                {
-                    "architecture": architecture, "os": "linux",
-                    "config": {"Env": ["PATH=/opt/venv/bin:/bin", "HOME=/root"], "Labels": {"base": "yes"}},
-                    "rootfs": {"type": "layers", "diff_ids": [f"sha256:{'1' * 64}"]},
-                }
-            ).encode()  # fmt: skip
-            kinds = ("oci.image.config.v1+json", "oci.image.layer.v1.tar+gzip") if oci else (
-                "docker.container.image.v1+json", "docker.image.rootfs.diff.tar.gzip")  # fmt: skip
-            parts = []
-            for content, name in zip((config, layer.getvalue()), kinds, strict=True):
-                digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-                there.put(digest, len(content), iter([content]))
-                parts.append({"mediaType": f"application/vnd.{name}", "digest": digest, "size": len(content)})
-            manifest = {"schemaVersion": 2, "mediaType": kind, "config": parts[0], "layers": parts[1:]}
-            push(there, f"1-{architecture}" if architectures else "1", manifest)
-        if architectures:
-            entries = [
-                {"mediaType": kind, "size": 1, "digest": there.manifest(f"1-{each}").digest,
-                 "platform": {"os": "linux", "architecture": each}}
-                for each in architectures
-            ]  # fmt: skip
-            push(there, "1", {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
-    return str(reference)
-
-
-def push(there: Repository, tag: str, manifest: Json) -> None:
-    content, headers = json.dumps(manifest).encode(), {"Content-Type": manifest["mediaType"]}
-    there._ask("PUT", f"manifests/{tag}", content=content, headers=headers)
-
-
 def test_the_layer_comes_on_top_and_the_digest_is_the_registrys(host: str, added: Addition, tmp_path: Path) -> None:
-    digest = append(Base(base(host)), added, f"{host}/team/digits:v3", tmp_path)
+    digest = append(Base(push_base(host)), added, f"{host}/team/digits:v3", tmp_path)
     with Repository(Reference.parse(f"{host}/team/digits:v3")) as there:
         manifest, found = there.manifest("v3")
         assert found == digest
@@ -111,7 +68,7 @@ def test_the_layer_comes_on_top_and_the_digest_is_the_registrys(host: str, added
 
 
 def test_the_same_on_the_same_is_the_same_image(host: str, added: Addition, tmp_path: Path) -> None:
-    name = base(host)
+    name = push_base(host)
     first = append(Base(name), added, f"{host}/team/one:v1", tmp_path)
     assert append(Base(name), added, f"{host}/team/two:v1", tmp_path) == first
     (added.folder / "src" / "service.py").write_text("x = 2\n")
@@ -121,7 +78,7 @@ def test_the_same_on_the_same_is_the_same_image(host: str, added: Addition, tmp_
 def test_an_image_of_docker_becomes_one_of_oci_with_the_same_layers(
     anybody: str, added: Addition, tmp_path: Path
 ) -> None:
-    made = Base(base(anybody, kind=DOCKER))
+    made = Base(push_base(anybody, kind=DOCKER))
     append(made, added, f"{anybody}/team/digits:v3", tmp_path)
     with Repository(Reference.parse(f"{anybody}/team/digits")) as there:
         document = there.manifest("v3").document
@@ -132,14 +89,14 @@ def test_an_image_of_docker_becomes_one_of_oci_with_the_same_layers(
 
 
 def test_of_several_the_one_for_this_machine_is_taken(anybody: str) -> None:
-    assert Base(base(anybody, "a", architectures=("s390x", HERE))).config["architecture"] == HERE
+    assert Base(push_base(anybody, "a", architectures=("s390x", HERE))).config["architecture"] == HERE
     with pytest.raises(NotFoundError, match=f"linux/{HERE}"):
-        Base(base(anybody, "b", architectures=("s390x",)))
+        Base(push_base(anybody, "b", architectures=("s390x",)))
 
 
 def test_layers_come_from_another_registry_too(anybody: str, added: Addition, tmp_path: Path) -> None:
     with registries.registry(tmp_path / "other") as other:
-        digest = append(Base(base(other)), added, f"{anybody}/team/digits:v3", tmp_path)
+        digest = append(Base(push_base(other)), added, f"{anybody}/team/digits:v3", tmp_path)
     with Repository(Reference.parse(f"{anybody}/team/digits")) as there:
         manifest, found = there.manifest(digest)
         assert found == digest
@@ -171,7 +128,7 @@ def test_what_is_not_there_and_who_does_not_answer(anybody: str) -> None:
 
 
 def test_bytes_with_another_digest_are_refused(anybody: str, tmp_path: Path) -> None:
-    name = base(anybody)
+    name = push_base(anybody)
     with Repository(Reference.parse(name)) as there:
         digest = there.manifest("1").document["config"]["digest"].partition(":")[2]
         blob = tmp_path / "registry" / "data" / "docker/registry/v2/blobs/sha256" / digest[:2] / digest / "data"

@@ -68,7 +68,7 @@ def base(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a registry without a lock; empty where none can be had."""
-    if shutil.which("docker-registry") is None:
+    if not registries.installed():
         yield ""
         return
     with registries.registry(tmp_path_factory.mktemp("registry")) as host:

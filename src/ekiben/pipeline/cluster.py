@@ -1,13 +1,14 @@
 """What the steps of a release do in a cluster, where each pod has only its values, W&B and the API server."""
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ekiben.config import Project
 from ekiben.errors import EkibenError, IntegrityError
@@ -167,9 +168,9 @@ def rollback(service: str, env: str, by: str) -> Release:
     return stages.roll_back(project, platform(project, service, env, ""), by=by)
 
 
-def conclude(service: str, env: str, run: str, status: str) -> None:
+def conclude(service: str, env: str, run: str, status: str, failures: str = "") -> None:
     """Exit handler: what a run left unfinished is taken back, and whoever wants to know is told, at the address in
-    EKIBEN_NOTIFY_URL, where there is one."""
+    EKIBEN_NOTIFY_URL, where there is one. `failures` is Argo's list of the nodes that failed."""
     project = Project.here()
     try:
         if status != "Succeeded":
@@ -178,7 +179,8 @@ def conclude(service: str, env: str, run: str, status: str) -> None:
             if restored is not None:
                 stages.follow_back(project, restored)
     finally:
-        _notify({"service": service, "environment": env, "run": run, "status": status})
+        told = {"service": service, "environment": env, "run": run, "status": status}
+        _notify({**told, "failed": _failed(failures)})
 
 
 def settle(place: KubernetesPlatform, run: str) -> Release | None:
@@ -207,7 +209,17 @@ def parsed(delivery: str) -> Delivery:
     return (ImageRef if '"repository"' in delivery else BentoRef).model_validate_json(delivery)
 
 
-def _notify(what: dict[str, str]) -> None:
+def _failed(failures: str) -> list[dict[str, str]]:
+    """The steps that failed, each with its message. Argo quotes its list once more than it should: text of text."""
+    found: Any = failures or "[]"
+    with contextlib.suppress(ValueError):
+        while isinstance(found, str):
+            found = json.loads(found)
+        return [{"step": each["displayName"], "message": each.get("message", "")} for each in found or []]
+    return []
+
+
+def _notify(what: dict[str, Any]) -> None:
     import httpx
 
     if not (url := os.environ.get("EKIBEN_NOTIFY_URL")):

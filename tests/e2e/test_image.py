@@ -36,10 +36,11 @@ class Confined:
     env: dict[str, str]
 
 
-# A mount of its own for the root, so that it can be read-only; /tmp is what Kubernetes would give as emptyDir.
+# A mount of its own for the root, so that it can be read-only; /tmp is what Kubernetes would give as emptyDir. /dev is
+# every engine's own, like /proc: an image that was built without rights has no devices.
 CONFINE = (
     'mount --bind "$1" "$1" && mount -t tmpfs -o mode=1777 tmpfs "$1/tmp" && mount -t proc proc "$1/proc"'
-    ' && mount -o remount,bind,ro "$1" && root="$1" && shift'
+    ' && mount --rbind /dev "$1/dev" && mount -o remount,bind,ro "$1" && root="$1" && shift'
     ' && exec /usr/sbin/chroot --userspec="$0" "$root" "$@"'
 )
 

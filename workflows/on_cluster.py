@@ -22,21 +22,14 @@ PLACES = [
     Env(name="HOME", value="/tmp"),
     Env(name="PYTHONDONTWRITEBYTECODE", value="1"),
 ]
-REGISTRY = SecretVolume(
+PUSHES = SecretVolume(
     name="registry",
     secret_name="ekiben-registry",  # of the type that Kubernetes pulls images with
-    mount_path="/etc/ekiben-registry",
+    mount_path="/tmp/.docker",
     optional=True,
     items=[m.KeyToPath(key=".dockerconfigjson", path="config.json")],
 )
-PUSHES: dict[str, Any] = {
-    "volumes": [REGISTRY],
-    "env": [
-        Env(name="DOCKER_CONFIG", value=REGISTRY.mount_path),
-        Env(name="REGISTRY_AUTH_FILE", value=f"{REGISTRY.mount_path}/config.json"),
-    ],
-}
-"""What a step has that pushes an image: the registry's credentials, where there are some."""
+"""What a step has that pushes an image: the registry's credentials, where there are some, below HOME."""
 
 # How an attempt ends whose node was taken away: an Error where its pod is simply gone or its helpers were cut off;
 # Failed where the kubelet or the scheduler said why; 143 is SIGTERM, 64 Argo's own wrapper. A deadline ends a step with

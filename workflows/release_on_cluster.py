@@ -152,7 +152,7 @@ class ImageOut(Output):
     ]
 
 
-@step("ekiben-build", deadline=1800, labels=BENTO, **PUSHES)
+@step("ekiben-build", deadline=1800, labels=BENTO, volumes=[PUSHES])
 def image(given: ImageIn) -> ImageOut:
     from ekiben.pipeline import cluster
 
@@ -310,7 +310,7 @@ def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
         given = "{{inputs.parameters.model}}"
         with DAG(name="ship", inputs=[Parameter(name="model")]) as ship:
             gated = gate(arguments={"recipe": recipe, "model": given})
-            approved = approval(name="approve", when="{{workflow.parameters.approval}} == yes")
+            approved = approval(name="approve", when="'{{workflow.parameters.approval}}' == 'yes'")
             packaged = package(arguments={"recipe": recipe, "model": given})
             packaged.depends = "gate.Succeeded && (approve.Succeeded || approve.Skipped)"
             built = image(

@@ -113,7 +113,8 @@ def define(cls: type = CronWorkflow, **overrides: Any) -> Any:
                 name="ship",
                 template_ref=_of_release("ship"),
                 arguments={"model": trained.get_parameter("model")},
-                when="{{tasks.train.outputs.parameters.run}} == {{workflow.name}}",
+                # Quoted: Argo would read the hyphens of a name as minus.
+                when="'{{tasks.train.outputs.parameters.run}}' == '{{workflow.name}}'",
             )
             seen.on_success(trained).on_success(shipped)
     return workflow

@@ -22,12 +22,11 @@ BUILDER: dict[str, Any] = {
         capabilities=m.Capabilities(drop=["ALL"], add=["SETUID", "SETGID", "SETFCAP"]),
     ),
     "env": [
-        *PUSHES["env"],
         Env(name="BUILDAH_ISOLATION", value="chroot"),
         Env(name="STORAGE_DRIVER", value="vfs"),
         Env(name="TMPDIR", value="/tmp"),
     ],
-    "volumes": [*PUSHES["volumes"], EmptyDirVolume(name="storage", mount_path="/var/lib/containers")],
+    "volumes": [PUSHES, EmptyDirVolume(name="storage", mount_path="/var/lib/containers")],
 }
 
 

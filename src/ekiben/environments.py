@@ -188,7 +188,9 @@ class Environment(Table):
         "", description="Registry and path that images are in: registry.example/team; the service's name follows."
     )
     runtime_image: Image = Field(
-        "", description="Image with BentoML and the packages of the service, for Bentos that come as bundles."
+        "",
+        description="Image with BentoML and the packages of the service, for Bentos that come as bundles, or that are"
+        " appended to it; empty: none for bundles, and to append the one of `ekiben image --runtime`.",
     )
     fetch_image: Image = Field("", description="Image with ekiben that fetches bundles; empty: the runtime image.")
     image_pull_secrets: tuple[Name, ...] = Field((), description="Secrets for the registry.")

@@ -132,3 +132,12 @@ def test_what_depends_on_the_last_attempt_stands_on_the_workflow_alone(name: str
     expression with both would stay as it is."""
     for tag in re.findall(r"\{\{=(.*?)\}\}", yaml.safe_dump(templates(name), width=10_000), re.DOTALL):
         assert "lastRetry" not in tag or not re.search(r"\b(inputs|tasks|steps)\b", tag), tag
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_condition_refers_to_is_quoted(name: str) -> None:
+    """Argo reads `when` as arithmetic: a-b == a-b, without quotes, subtracts text from text and ends in Error."""
+    for template in templates(name):
+        steps = [step for group in template.get("steps", []) for step in group]
+        for task in [*template.get("dag", {}).get("tasks", []), *steps]:
+            assert "{{" not in re.sub(r"'\{\{[^{}]*\}\}'|\{\{=.*?\}\}", "", task.get("when", "")), task["name"]

@@ -203,7 +203,7 @@ class Repository:
             return UsageError(
                 seen,
                 wanted="credentials that may do this, in Docker's config.json",
-                next_step=f"`docker login {self.host}`; in a cluster, the Secret that DOCKER_CONFIG is mounted from",
+                next_step=f"`docker login {self.host}`; for workflows the Secret ekiben-registry",
             )
         if status == 404:
             return NotFoundError(seen, next_step="check the image's name and tag")

@@ -52,7 +52,7 @@ def depends(expression: str, phases: dict[str, str]) -> bool | None:
 
 
 def when(condition: str) -> bool:
-    """`a == b` and `a != b`; empty holds. A hyphen that no quotes protect is a minus, for Argo's language (govaluate)."""
+    """`a == b` and `a != b`; empty holds. A hyphen without quotes is a minus in Argo's language (govaluate)."""
     if minus := re.search(r"[A-Za-z0-9_]+ *-", re.sub(r"'[^']*'|\"[^\"]*\"", "", condition)):
         raise ValueError(f"{condition}: {minus[0]!r}: cannot be used with the modifier '-', it is not a number")
     for sign, same in (("==", True), ("!=", False)):

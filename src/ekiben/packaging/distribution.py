@@ -4,22 +4,20 @@ No program and no daemon, only HTTP. Credentials are those of Docker's config.js
 ~/.docker; certificates beside the public ones come from SSL_CERT_FILE.
 """
 
-import base64
-import binascii
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl
 
 import httpx
 
 from ekiben.errors import EkibenError, IntegrityError, NotFoundError, UnavailableError, UsageError
+from ekiben.packaging import credentials
+from ekiben.packaging.credentials import HUB
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -27,7 +25,6 @@ _DOCKER = "application/vnd.docker.distribution.manifest."
 _ACCEPTED = ", ".join((INDEX, MANIFEST, f"{_DOCKER}list.v2+json", f"{_DOCKER}v2+json"))
 LARGEST_DOCUMENT = 4 * 2**20
 """Bytes of a manifest or a configuration; registries take no larger manifest."""
-_HUB = "docker.io"
 _REFERENCE = re.compile(
     r"(?P<path>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
@@ -46,11 +43,11 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Self:
         first, slash, rest = text.partition("/")
-        host, name = (first, rest) if slash and re.search(r"[.:]|^localhost$", first) else (_HUB, text)
+        host, name = (first, rest) if slash and re.search(r"[.:]|^localhost$", first) else (HUB, text)
         match = _REFERENCE.fullmatch(name)
         if match is None:
             raise UsageError(f"not an image: {text!r}", wanted="[REGISTRY/]PATH[:TAG][@sha256:DIGEST]")
-        path = f"library/{match['path']}" if host == _HUB and "/" not in match["path"] else match["path"]
+        path = f"library/{match['path']}" if host == HUB and "/" not in match["path"] else match["path"]
         return cls(host, path, match["tag"] or "latest", match["digest"] or "")
 
     def __str__(self) -> str:
@@ -72,7 +69,7 @@ class Repository:
     def __init__(self, reference: Reference, insecure: Collection[str] = ()) -> None:
         self.host, self.path = reference.host, reference.path
         plain = on_loopback(self.host) or self.host in insecure
-        address = "registry-1.docker.io" if self.host == _HUB else self.host
+        address = "registry-1.docker.io" if self.host == HUB else self.host
         self._root = httpx.URL(f"{'http' if plain else 'https'}://{address}/v2/{self.path}/")
         self._client = httpx.Client(timeout=httpx.Timeout(30, read=300), headers={"User-Agent": "ekiben"})
         self._known: dict[str, str] = {}
@@ -175,7 +172,7 @@ class Repository:
     def _authorize(self, challenge: str) -> bool:
         """Whether there is something new to say to this challenge."""
         kind, _, rest = challenge.partition(" ")
-        login = credentials(self.host, self.path)
+        login = credentials.login(self.host, self.path)
         before = dict(self._known)
         if kind.lower() == "basic" and login:
             self._known = {"Authorization": f"Basic {login}"}
@@ -216,35 +213,6 @@ def checked(content: bytes, digest: str, what: str) -> str:
     if digest not in ("", found):
         raise IntegrityError(f"{what} has the digest {found}", wanted=digest)
     return found
-
-
-def credentials(host: str, path: str) -> str:
-    """What Docker's configuration has for the registry: user and password as basic authentication sends them, or ''.
-    The entry of the longest path that fits wins, as for a Kubernetes image pull secret."""
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    try:
-        entries = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auths") or {}
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{folder / 'config.json'} cannot be read: {error}") from None
-    wanted, best, found = f"{host}/{path}/", "", ""
-    for name, entry in entries.items():
-        key = re.sub(r"/v[12]/?$", "", re.sub(r"^https?://", "", name)).rstrip("/")
-        key = _HUB if key == "index.docker.io" else key
-        if wanted.startswith(f"{key}/") and len(key) >= len(best):
-            best, found = key, _login(entry)
-    return found
-
-
-def _login(entry: Mapping[str, str]) -> str:
-    if entry.get("auth"):
-        with contextlib.suppress(binascii.Error):
-            base64.b64decode(entry["auth"], validate=True)
-            return entry["auth"]
-    if entry.get("username"):
-        return base64.b64encode(f"{entry['username']}:{entry.get('password', '')}".encode()).decode()
-    return ""
 
 
 def _document(content: bytes, what: str) -> Mapping[str, Any]:

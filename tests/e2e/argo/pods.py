@@ -30,9 +30,9 @@ SETTINGS = """
 context = "fake"
 namespace = "models-staging"
 runtime_image = "{runtime}"
-replicas = {{min = 1, max = 2}}
-autoscaling = {{kind = "none"}}
-watch = {{seconds = 4, min_requests = 20, error_percent = 1.0, p99_ms = 10000}}
+replicas = {min = 1, max = 2}
+autoscaling = {kind = "none"}
+watch = {seconds = 4, min_requests = 20, error_percent = 1.0, p99_ms = 10000}
 """
 SLO = """
 [load]

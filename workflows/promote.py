@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from hera.workflows import DAG, CronWorkflow, Input, Output, Parameter, WorkflowTemplate
 from hera.workflows import models as m
 
-from workflows.release_on_cluster import PODS, step
+from workflows.on_cluster import PROJECT_IMAGE, step, whole
 
 NAME = "promote"
 
@@ -23,7 +23,7 @@ class LookOut(Output):
     promotions: Annotated[str, Parameter(name="promotions", description="What every alias led to, a JSON list")]
 
 
-@step("ekiben-promote", cpu="100m", memory="512Mi", active_deadline_seconds=600)
+@step("ekiben-promote", cpu="100m", memory="512Mi", deadline=600, recipe="")
 def look(given: LookIn) -> LookOut:
     import dataclasses
     import json
@@ -41,16 +41,13 @@ def look(given: LookIn) -> LookOut:
 def define(cls: type = WorkflowTemplate, **overrides: Any) -> list[Any]:
     """The template that looks once, what starts it by the clock, and what starts it by W&B's events."""
     settings: dict[str, Any] = {
-        "name": NAME,
+        **whole(NAME, recipe=""),
         "entrypoint": "main",
         "service_account_name": "ekiben-promote",
-        **PODS,
         # It runs often and leaves little behind: what was submitted stands in the ledger.
         "ttl_strategy": m.TTLStrategy(seconds_after_success=600, seconds_after_failure=86400),
         "active_deadline_seconds": 1800,
-        "arguments": [
-            Parameter(name="image", value="ekiben-pipeline:latest", description="Image that holds this project"),
-        ],
+        "arguments": [PROJECT_IMAGE],
         **overrides,
     }
     with cls(**settings) as template, DAG(name="main"):

@@ -1,7 +1,8 @@
-"""The release on a cluster: train → gate → approval? → package → image → stage → load-test → switch and watch.
+"""The release on a cluster: plan → train → gate → approval? → package → image → stage → load-test → switch and watch.
 
 The same stages as release.py, with an image in a registry or a Bento that pods fetch, and each duty with an account of
-its own. Switch and watch are one step: what was switched and not watched to its end is a state to leave at once.
+its own. The plan refuses what cannot work, and says where training and load test run (the environment's settings).
+Switch and watch are one step: what was switched and not watched to its end is a state to leave at once.
 """
 
 # No `from __future__ import annotations` here: Hera reads the annotations themselves and fails on strings.
@@ -18,7 +19,7 @@ from hera.workflows import (
 )
 from hera.workflows import models as m
 
-from workflows.on_cluster import PODS, step
+from workflows.on_cluster import PROJECT_IMAGE, PUSHES, RECIPE, step, whole
 
 NOTIFY = SecretEnv(name="EKIBEN_NOTIFY_URL", secret_name="ekiben-notify", secret_key="url", optional=True)
 # On all that touches the idle colour, and not on the approval: who waits for a person holds nobody up.
@@ -34,9 +35,49 @@ PARAMETERS = [
     Parameter(name="delivery", value="image", enum=["image", "bundle"], description="How pods get it"),
     Parameter(name="repository", value="", description="Of the image; empty: by the project's settings"),
     Parameter(name="by", value="", description="Who releases; empty: the workflow's name"),
-    Parameter(name="image", value="ekiben-pipeline:latest", description="Image that holds this project"),
+    PROJECT_IMAGE,
 ]
 """Retraining has them too: templates that are referred to see the parameters of whoever refers to them."""
+
+
+MODEL = {"ekiben.dev/model": "{{=jsonpath(inputs.parameters.model, '$.version')}}"}
+BENTO = {"ekiben.dev/bento": "{{=jsonpath(inputs.parameters.bento, '$.version')}}"}
+# A delivery is an image, which names its Bento, or the Bento itself.
+DELIVERED = {
+    "ekiben.dev/bento": "{{=jsonpath(inputs.parameters.delivery,"
+    " inputs.parameters.delivery contains 'repository' ? '$.bento.version' : '$.version')}}"
+}
+
+
+class PlanIn(Input):
+    recipe: str
+    params: dict[str, str]
+    slo: list[str]
+    environment: str
+
+
+def _pod(name: str) -> Parameter:
+    return Parameter(name=name, global_name=name, description="Patch of the pod: where it runs, and on what")
+
+
+class PlanOut(Output):
+    """`…-again`: after a node was lost."""
+
+    train: Annotated[str, _pod("train-pod")]
+    train_again: Annotated[str, _pod("train-pod-again")]
+    load_test: Annotated[str, _pod("load-test-pod")]
+    load_test_again: Annotated[str, _pod("load-test-pod-again")]
+
+
+@step("ekiben-train")
+def plan(given: PlanIn) -> PlanOut:
+    import dataclasses
+
+    from ekiben.pipeline import cluster
+
+    with cluster.told():
+        placement = cluster.plan(given.recipe, given.params, given.slo, given.environment)
+    return PlanOut(**dataclasses.asdict(placement), result="nothing speaks against it")
 
 
 class TrainIn(Input):
@@ -45,10 +86,10 @@ class TrainIn(Input):
 
 
 class TrainOut(Output):
-    model: Annotated[str, Parameter(name="model", description="ModelVersion as JSON")]
+    model: Annotated[str, Parameter(name="model", global_name="model", description="ModelVersion as JSON")]
 
 
-@step("ekiben-train", cpu="2", memory="4Gi", active_deadline_seconds=21600)
+@step("ekiben-train", deadline=21600, pod="train-pod")
 def train(given: TrainIn) -> TrainOut:
     from ekiben.pipeline import cluster, stages
 
@@ -66,7 +107,7 @@ class VerdictOut(Output):
     verdict: Annotated[str, Parameter(name="verdict", description="Verdict as JSON")]
 
 
-@step("ekiben-train")
+@step("ekiben-train", labels=MODEL)
 def gate(given: ModelIn) -> VerdictOut:
     from ekiben.pipeline import cluster, stages
 
@@ -86,10 +127,10 @@ def confirm(given: ConfirmIn) -> None:
 
 
 class PackageOut(Output):
-    bento: Annotated[str, Parameter(name="bento", description="BentoRef as JSON")]
+    bento: Annotated[str, Parameter(name="bento", global_name="bento", description="BentoRef as JSON")]
 
 
-@step("ekiben-build")
+@step("ekiben-build", labels=MODEL)
 def package(given: ModelIn) -> PackageOut:
     from ekiben.pipeline import cluster
 
@@ -101,21 +142,24 @@ def package(given: ModelIn) -> PackageOut:
 class ImageIn(Input):
     bento: str
     by: str
+    environment: str
     repository: str
 
 
 class ImageOut(Output):
-    delivery: Annotated[str, Parameter(name="delivery", description="ImageRef, or BentoRef, as JSON")]
+    delivery: Annotated[
+        str, Parameter(name="delivery", global_name="delivery", description="ImageRef, or BentoRef, as JSON")
+    ]
 
 
-@step("ekiben-build", cpu="2", memory="4Gi")
+@step("ekiben-build", deadline=1800, labels=BENTO, volumes=[PUSHES])
 def image(given: ImageIn) -> ImageOut:
     from ekiben.pipeline import cluster
 
     with cluster.told():
         if given.by == "bundle":  # pods fetch the published Bento themselves
             return ImageOut(delivery=given.bento, result="no image is needed")
-        built = cluster.image(given.bento, given.repository)
+        built = cluster.image(given.bento, given.environment, given.repository)
     return ImageOut(delivery=built.model_dump_json(), result=str(built))
 
 
@@ -131,7 +175,7 @@ class StageOut(Output):
     live: Annotated[str, Parameter(name="live", description="BentoRef of what is live, as JSON; empty: nothing is")]
 
 
-@step("ekiben-deploy", active_deadline_seconds=1800)
+@step("ekiben-deploy", deadline=1800, labels=DELIVERED)
 def stage(given: StageIn) -> StageOut:
     from ekiben.pipeline import cluster
 
@@ -157,7 +201,7 @@ class LoadTestOut(Output):
     report: Annotated[str, Parameter(name="report", description="The report's folder in its pod; W&B has it too")]
 
 
-@step("ekiben-loadtest", cpu="2", memory="2Gi")
+@step("ekiben-loadtest", deadline=7200, pod="load-test-pod", labels=DELIVERED)
 def load_test(given: LoadTestIn) -> LoadTestOut:
     from ekiben.pipeline import cluster
 
@@ -178,7 +222,7 @@ class GoLiveIn(Input):
     report: str
 
 
-@step("ekiben-deploy", active_deadline_seconds=7200)
+@step("ekiben-deploy", deadline=7200, labels=DELIVERED)
 def go_live(given: GoLiveIn) -> VerdictOut:
     from ekiben.pipeline import cluster
 
@@ -192,38 +236,35 @@ class ConcludeIn(Input):
     environment: str
     run: str
     status: str
+    failures: str
 
 
-@step("ekiben-deploy", env=[NOTIFY])
+@step("ekiben-deploy", deadline=1800, env=[NOTIFY])
 def conclude(given: ConcludeIn) -> None:
     from ekiben.pipeline import cluster
 
     with cluster.told():
-        cluster.conclude(given.recipe, given.environment, given.run, given.status)
+        cluster.conclude(given.recipe, given.environment, given.run, given.status, given.failures)
 
 
 def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
     """The release pipeline for a cluster as `cls`: WorkflowTemplate, ClusterWorkflowTemplate or Workflow."""
-    recipe, environment = "{{workflow.parameters.recipe}}", "{{workflow.parameters.environment}}"
-    run = "{{workflow.name}}"
+    recipe, environment, run = RECIPE, "{{workflow.parameters.environment}}", "{{workflow.name}}"
     settings: dict[str, Any] = {
-        "name": "release-on-cluster",
+        **whole("release-on-cluster"),
         "entrypoint": "release",
         "on_exit": "exit",
         "service_account_name": "ekiben-train",
-        **PODS,
         "active_deadline_seconds": 172800,
-        "workflow_metadata": m.WorkflowMetadata(
-            labels_from={"ekiben.dev/recipe": m.LabelValueFrom(expression="workflow.parameters.recipe")}
-        ),
         "arguments": PARAMETERS,
         **overrides,
-    }  # fmt: skip
+    }
     with cls(**settings) as workflow:
         with DAG(name="exit"):
             conclude(
                 arguments={
                     "recipe": recipe, "environment": environment, "run": run, "status": "{{workflow.status}}",
+                    "failures": "{{workflow.failures}}",
                 }
             )  # fmt: skip
         # Nobody's answer is a no: Argo takes the output's default when the time is over.
@@ -269,13 +310,14 @@ def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
         given = "{{inputs.parameters.model}}"
         with DAG(name="ship", inputs=[Parameter(name="model")]) as ship:
             gated = gate(arguments={"recipe": recipe, "model": given})
-            approved = approval(name="approve", when="{{workflow.parameters.approval}} == yes")
+            approved = approval(name="approve", when="'{{workflow.parameters.approval}}' == 'yes'")
             packaged = package(arguments={"recipe": recipe, "model": given})
             packaged.depends = "gate.Succeeded && (approve.Succeeded || approve.Skipped)"
             built = image(
                 arguments={
                     "bento": packaged.get_parameter("bento"),
                     "by": "{{workflow.parameters.delivery}}",
+                    "environment": environment,
                     "repository": "{{workflow.parameters.repository}}",
                 }
             )
@@ -283,7 +325,9 @@ def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
             gated.on_success(approved)
             packaged.on_success(built).on_success(tried)
         with DAG(name="release"):
-            trained = train(arguments={"recipe": recipe, "params": "{{workflow.parameters.params}}"})
+            params, slo = "{{workflow.parameters.params}}", "{{workflow.parameters.slo}}"
+            planned = plan(arguments={"recipe": recipe, "params": params, "slo": slo, "environment": environment})
+            trained = train(arguments={"recipe": recipe, "params": params})
             shipped = ship(name="ship", arguments={"model": trained.get_parameter("model")})
-            trained.on_success(shipped)
+            planned.on_success(trained).on_success(shipped)
     return workflow

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from hera.workflows import DAG, CronWorkflow, Input, Output, Parameter, Task
 from hera.workflows import models as m
 
-from workflows.on_cluster import PODS, step
-from workflows.release_on_cluster import PARAMETERS
+from workflows.on_cluster import RECIPE, step, whole
+from workflows.release_on_cluster import PARAMETERS, PlanIn, PlanOut
 
 # Argo makes the ConfigMap. A year: then it is trained again even so, for libraries and images change as well.
 KNOWN = m.Memoize(
@@ -22,23 +22,24 @@ KNOWN = m.Memoize(
 )
 
 
-class LookIn(Input):
-    recipe: str
-    params: dict[str, str]
+class LookIn(PlanIn):
     run: str
 
 
-class LookOut(Output):
+class LookOut(PlanOut):
     key: Annotated[str, Parameter(name="key", description="Digest of the recipe's code, parameters and data")]
 
 
 @step("ekiben-train")
 def look(given: LookIn) -> LookOut:
+    import dataclasses
+
     from ekiben.pipeline import cluster, retraining
 
     with cluster.told():
+        placement = cluster.plan(given.recipe, given.params, given.slo, given.environment)
         key = retraining.key(given.recipe, given.params, given.run)
-    return LookOut(key=key, result=key)
+    return LookOut(**dataclasses.asdict(placement), key=key, result=key)
 
 
 class TrainIn(Input):
@@ -49,11 +50,11 @@ class TrainIn(Input):
 
 
 class TrainOut(Output):
-    model: Annotated[str, Parameter(name="model", description="ModelVersion as JSON")]
+    model: Annotated[str, Parameter(name="model", global_name="model", description="ModelVersion as JSON")]
     run: Annotated[str, Parameter(name="run", description="The run that trained it")]
 
 
-@step("ekiben-train", cpu="2", memory="4Gi", active_deadline_seconds=21600, memoize=KNOWN)
+@step("ekiben-train", deadline=21600, pod="train-pod", memoize=KNOWN)
 def train(given: TrainIn) -> TrainOut:
     from ekiben.pipeline import cluster, stages
 
@@ -68,7 +69,8 @@ def _of_release(template: str) -> m.TemplateRef:
 
 def define(cls: type = CronWorkflow, **overrides: Any) -> Any:
     """Retraining as `cls`: a CronWorkflow, or with no schedule a WorkflowTemplate or Workflow."""
-    recipe, params, run = "{{workflow.parameters.recipe}}", "{{workflow.parameters.params}}", "{{workflow.name}}"
+    recipe, params, run = RECIPE, "{{workflow.parameters.params}}", "{{workflow.name}}"
+    environment = "{{workflow.parameters.environment}}"
     clock: dict[str, Any] = {
         "schedules": ["17 3 * * *"],
         "timezone": "Etc/UTC",
@@ -78,11 +80,10 @@ def define(cls: type = CronWorkflow, **overrides: Any) -> Any:
         "failed_jobs_history_limit": 5,
     }
     settings: dict[str, Any] = {
-        "name": "retrain",
+        **whole("retrain"),
         "entrypoint": "retrain",
         "on_exit": "exit",
         "service_account_name": "ekiben-train",
-        **PODS,
         "active_deadline_seconds": 172800,
         "arguments": PARAMETERS,
         **(clock if issubclass(cls, CronWorkflow) else {}),
@@ -94,12 +95,17 @@ def define(cls: type = CronWorkflow, **overrides: Any) -> Any:
                 name="conclude",
                 template_ref=_of_release("conclude"),
                 arguments={
-                    "recipe": recipe, "environment": "{{workflow.parameters.environment}}", "run": run,
-                    "status": "{{workflow.status}}",
+                    "recipe": recipe, "environment": environment, "run": run,
+                    "status": "{{workflow.status}}", "failures": "{{workflow.failures}}",
                 },
             )  # fmt: skip
         with DAG(name="retrain"):
-            seen = look(arguments={"recipe": recipe, "params": params, "run": run})
+            seen = look(
+                arguments={
+                    "recipe": recipe, "params": params, "slo": "{{workflow.parameters.slo}}",
+                    "environment": environment, "run": run,
+                }
+            )  # fmt: skip
             trained = train(
                 arguments={"recipe": recipe, "params": params, "key": seen.get_parameter("key"), "run": run}
             )
@@ -107,7 +113,8 @@ def define(cls: type = CronWorkflow, **overrides: Any) -> Any:
                 name="ship",
                 template_ref=_of_release("ship"),
                 arguments={"model": trained.get_parameter("model")},
-                when="{{tasks.train.outputs.parameters.run}} == {{workflow.name}}",
+                # Quoted: Argo would read the hyphens of a name as minus.
+                when="'{{tasks.train.outputs.parameters.run}}' == '{{workflow.name}}'",
             )
             seen.on_success(trained).on_success(shipped)
     return workflow

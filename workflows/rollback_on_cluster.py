@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from hera.workflows import DAG, Input, Output, Parameter, WorkflowTemplate
 
-from workflows.on_cluster import PODS, step
+from workflows.on_cluster import PROJECT_IMAGE, RECIPE, step, whole
 
 
 class RollbackIn(Input):
@@ -18,7 +18,7 @@ class RollbackOut(Output):
     release: Annotated[str, Parameter(name="release", description="Release as JSON")]
 
 
-@step("ekiben-deploy", active_deadline_seconds=1800)
+@step("ekiben-deploy", deadline=1800)
 def rollback(given: RollbackIn) -> RollbackOut:
     from ekiben.pipeline import cluster
 
@@ -30,23 +30,22 @@ def rollback(given: RollbackIn) -> RollbackOut:
 def define(cls: type = WorkflowTemplate, **overrides: Any) -> Any:
     """The rollback as `cls`. No mutex: it must not wait for the release that it ends; claims and fences protect it."""
     settings: dict[str, Any] = {
-        "name": "rollback-on-cluster",
+        **whole("rollback-on-cluster"),
         "entrypoint": "main",
         "service_account_name": "ekiben-deploy",
-        **PODS,
         "active_deadline_seconds": 3600,
         "arguments": [
             Parameter(name="recipe", value="digits", description="Recipe: the folder below bentos/"),
             Parameter(name="environment", value="staging", description="[tool.ekiben.environments.ENV]"),
             Parameter(name="by", value="", description="Who wants it, beside the workflow's name"),
-            Parameter(name="image", value="ekiben-pipeline:latest", description="Image that holds this project"),
+            PROJECT_IMAGE,
         ],
         **overrides,
     }
     with cls(**settings) as workflow, DAG(name="main"):
         rollback(
             arguments={
-                "recipe": "{{workflow.parameters.recipe}}",
+                "recipe": RECIPE,
                 "environment": "{{workflow.parameters.environment}}",
                 "by": "{{workflow.parameters.by}} {{workflow.name}}",
             }

@@ -164,11 +164,26 @@ def build(
 def image(
     bento: Annotated[str, typer.Argument(help="Bento of the store: NAME[:VERSION]; by default its newest.")],
     push: Annotated[bool, typer.Option("--push", help="Push it to its registry.")] = False,
-    base: Annotated[str, typer.Option(help="Base image with python3 and its venv; by default the project's own.")] = "",
+    base: Annotated[
+        str,
+        typer.Option(
+            help="Base image with python3 and its venv; by default the project's own. To append: the runtime image; by"
+            " default the one for the Bento's packages."
+        ),
+    ] = "",
     repository: Annotated[
         str, typer.Option(help="Where it goes: REGISTRY/PATH; by default by the project's settings.")
     ] = "",
-    engine: Annotated[str, typer.Option(help="buildah, podman, docker or buildctl; by default what works.")] = "",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="buildah, podman, docker or buildctl; by default what works. append: push the Bento as a layer on a"
+            " runtime image, which takes no program."
+        ),
+    ] = "",
+    runtime: Annotated[
+        bool, typer.Option("--runtime", help="Make the runtime image: the packages of the project's lock, no Bento.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Containerfile and the commands only.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -180,23 +195,33 @@ def image(
     """
     import shlex
 
-    from ekiben.packaging import image, store
+    from ekiben.packaging import engines, image, store
+    from ekiben.pipeline import packages
 
     project = _project()
-    found = store.existing_bento(bento)
-    base = base or project.settings.base_image
-    repository = repository or f"{project.settings.image_registry}/{found.tag.partition(':')[0]}"
-    if push and repository.startswith("localhost/"):
+    settings, name = project.settings, bento.partition(":")[0]
+    repository = repository or f"{settings.image_registry}/{name}"
+    appended = engine == engines.APPEND
+    if (push or appended) and repository.startswith("localhost/"):
         raise UsageError(
-            "--push needs a registry to push to", next_step="--repository, or image_registry in [tool.ekiben]"
+            f"{'--engine append' if appended else '--push'} needs a registry to push to",
+            next_step="--repository, or image_registry in [tool.ekiben]",
         )
+    base = base or ("" if appended else settings.base_image)
+    place = image.Place(base, repository, push or appended, settings.insecure_registries)
+    found = None if runtime else store.existing_bento(bento)
     if dry_run:
-        plan = image.plan(found, base=base, repository=repository, engine=engine, push=push)
+        plan = image.plan(found, place, engine) if found else packages.plan_runtime(project, name, place, engine)
         _out({"containerfile": plan.containerfile, "commands": plan.commands} if as_json else
              "\n".join([plan.containerfile, *map(shlex.join, plan.commands)]))  # fmt: skip
         return
+    if found is None:
+        sbom = project.state / "images" / f"{name}-runtime.cdx.json"
+        made = packages.build_runtime(project, name, place, engine, sbom)
+        _out({"image": made.image, "digest": made.digest, "sbom": str(made.sbom)} if as_json else made.image)
+        return
     sbom = project.state / "images" / f"{found.tag.replace(':', '-')}.cdx.json"
-    built = image.build(found, base=base, repository=repository, engine=engine, push=push, sbom=sbom)
+    built = image.build(found, place, engine, sbom)
     told = {**built.image.model_dump(mode="json"), "sbom": str(built.sbom)}
     _out(told if as_json else f"{built.image}\n{built.sbom}")
 

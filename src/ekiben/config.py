@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     image_registry: str = Field(
         "localhost", description="Where images go, below it by the Bento's name: such as registry.example/team."
     )
+    insecure_registries: tuple[str, ...] = Field(
+        (), description="Registries (HOST[:PORT]) that are spoken to without TLS, as those of this machine are."
+    )
     watch_seconds: float = Field(8.0, gt=0, description="How long a new release is watched before it is kept, in s.")
     environments: dict[str, EnvironmentTable] = Field(
         default_factory=dict, description="Where services run on Kubernetes: see environments.py."

@@ -126,6 +126,34 @@ class Toleration(Table):
         return self
 
 
+class Spot(Table):
+    """Nodes that cost less and may be taken away at any time: their labels and taints, which every cloud has its own
+    of."""
+
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict, description="Labels of these nodes.")
+    tolerations: tuple[Toleration, ...] = Field((), description="Taints of these nodes.")
+
+
+class Step(Table):
+    """What the pod of a workflow's step asks for, and where it runs."""
+
+    cpu: Cpu = Field("2", description="CPU that it asks for, in cores or thousandths (m).")
+    memory: Quantity = Field("4Gi", description="Memory that it asks for, and its limit, in bytes (Mi, Gi).")
+    gpu: int = Field(0, ge=0, le=64, description="GPUs of the pod.")
+    gpu_resource: ResourceName = Field("nvidia.com/gpu", description="Resource name of the GPUs.")
+    node_selector: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, description="Labels of the nodes to run on."
+    )
+    tolerations: tuple[Toleration, ...] = Field((), description="Taints that the pod tolerates.")
+    spot: Spot | None = Field(
+        None, description="Where it runs first; after a node was lost, it runs as the keys above say."
+    )
+
+
+class LoadTestStep(Step):
+    memory: Quantity = Field("2Gi", description="Memory that it asks for, and its limit, in bytes (Mi, Gi).")
+
+
 class Watch(Table):
     """How a new colour is watched, and when somebody is alerted later."""
 
@@ -160,7 +188,9 @@ class Environment(Table):
         "", description="Registry and path that images are in: registry.example/team; the service's name follows."
     )
     runtime_image: Image = Field(
-        "", description="Image with BentoML and the packages of the service, for Bentos that come as bundles."
+        "",
+        description="Image with BentoML and the packages of the service, for Bentos that come as bundles, or that are"
+        " appended to it; empty: none for bundles, and to append the one of `ekiben image --runtime`.",
     )
     fetch_image: Image = Field("", description="Image with ekiben that fetches bundles; empty: the runtime image.")
     image_pull_secrets: tuple[Name, ...] = Field((), description="Secrets for the registry.")
@@ -198,6 +228,8 @@ class Environment(Table):
         default_factory=dict, description="Labels of the nodes to run on."
     )
     tolerations: tuple[Toleration, ...] = Field((), description="Taints that pods tolerate: those of spot nodes.")
+    train: Step = Field(default_factory=Step, description="The pod that trains, in workflows.")
+    load_test: LoadTestStep = Field(default_factory=LoadTestStep, description="The pod that load-tests, in workflows.")
     env: Annotated[dict[EnvName, str], AfterValidator(_no_key_in_a_manifest)] = Field(
         default_factory=dict, description="Environment variables of the service; nothing secret."
     )

@@ -31,10 +31,11 @@ class Clone:
     root: Path
     home: Path
     env: dict[str, str]
+    before: tuple[str, ...] = ()  # the command that runs its commands
 
     def start(self, *args: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, "-m", "ekiben.cli", *args],
+            [*self.before, sys.executable, "-m", "ekiben.cli", *args],
             cwd=self.root, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import pytest
 
 from ekiben.processes import free_port
 from ekiben.types import ImageRef
-from tests.e2e import base_image, golden
+from tests.e2e import base_image, golden, registries
 from tests.e2e.packaging_world import Clone
 from tests.e2e.packaging_world import world as make_world
 from tests.e2e.serving import EXPORT, Packed, Server, answers, three_ways, wait_ready
@@ -37,11 +36,19 @@ class Confined:
     env: dict[str, str]
 
 
-# A mount of its own for the root, so that it can be read-only; /tmp is what Kubernetes would give as emptyDir.
+# A mount of its own for the root, so that it can be read-only; /tmp is what Kubernetes would give as emptyDir. /dev is
+# every engine's own, like /proc: an image that was built without rights has no devices.
 CONFINE = (
     'mount --bind "$1" "$1" && mount -t tmpfs -o mode=1777 tmpfs "$1/tmp" && mount -t proc proc "$1/proc"'
-    ' && mount -o remount,bind,ro "$1" && root="$1" && shift'
+    ' && mount --rbind /dev "$1/dev" && mount -o remount,bind,ro "$1" && root="$1" && shift'
     ' && exec /usr/sbin/chroot --userspec="$0" "$root" "$@"'
+)
+
+
+# A container as workflows/runtime_on_cluster.py asks for: root that may only change users and groups, and ids for it.
+BUILDER = (
+    'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec setpriv --no-new-privs --inh-caps=-all'
+    ' --bounding-set=-all,+setuid,+setgid,+setfcap "$@"'
 )
 
 
@@ -61,27 +68,39 @@ def base(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a registry on loopback: the reference implementation, as the distribution packages it."""
-    program = shutil.which("docker-registry") or shutil.which("registry")
-    if program is None:
+    """The address of a registry without a lock; empty where none can be had."""
+    if not registries.installed():
         yield ""
         return
-    folder = tmp_path_factory.mktemp("registry")
-    port = free_port()
-    config = {
-        "version": 0.1, "http": {"addr": f"127.0.0.1:{port}"},
-        "storage": {"filesystem": {"rootdirectory": str(folder)}},
-    }  # fmt: skip
-    (folder / "config.yml").write_text(json.dumps(config))
-    process = subprocess.Popen(
-        [program, "serve", str(folder / "config.yml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        _wait(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/").status == 200)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    with registries.registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def locked(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """The same clone, which knows a registry with a lock and who may push to it."""
+    folder = tmp_path_factory.mktemp("locked")
+    with registries.registry(folder, "basic") as host:
+        known = registries.docker_config(folder / "docker", host)
+        auth = {"DOCKER_CONFIG": str(known), "REGISTRY_AUTH_FILE": str(known / "config.json")}
+        yield replace(clone, env={**clone.env, **auth, "EKIBEN_IMAGE_REGISTRY": f"{host}/team"})
+
+
+@pytest.fixture(scope="module")
+def runtime(locked: Clone, base: str) -> dict[str, Any]:
+    """What `ekiben image --runtime` says of the image with the project's packages, made as in a pod."""
+    ids = locked.root.parent / "ids"
+    ids.write_text("root:100000:65536\n")
+    pod = replace(locked, before=("unshare", "--mount", "sh", "-c", BUILDER, str(ids)))
+    return pod.json("image", "digits", "--runtime", "--push", "--base", base, "--engine", "buildah")
+
+
+@pytest.fixture(scope="module")
+def appended(locked: Clone, runtime: dict[str, Any], built: dict[str, Any]) -> dict[str, Any]:
+    """What `ekiben image --engine append` says of the same Bento on it, in this machine's storage too."""
+    made = locked.json("image", _tag(built), "--engine", "append")
+    _buildah(locked, "pull", "--tls-verify=false", _image(made))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +113,8 @@ def built(clone: Clone, base: str, registry: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def confined(clone: Clone, built: dict[str, Any]) -> Iterator[Confined]:
-    image = json.loads(_buildah(clone, "inspect", "--type", "image", _image(built)))["OCIv1"]["config"]
-    with _root(clone, built) as root:
-        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # every container engine writes this
-        env = dict(line.split("=", 1) for line in image["Env"])
-        # OpenBLAS takes its kernels by the CPU or by these; other kernels give other last bits.
-        env |= {key: value for key, value in os.environ.items() if key.startswith("OPENBLAS_")}
-        command = ["unshare", "--mount", "sh", "-c", CONFINE, image["User"], str(root)]
-        yield Confined(command, image["Entrypoint"], env)
+    with _confined(clone, built) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +171,7 @@ def test_the_sbom_lists_what_is_installed(clone: Clone, built: dict[str, Any]) -
 def test_the_image_answers_bit_for_bit_as_every_other_way_and_as_the_golden_file_has_it(
     clone: Clone, built: dict[str, Any], running: Server, tmp_path: Path
 ) -> None:
-    tag = f"{built['bento']['name']}:{built['bento']['version']}"
+    tag = _tag(built)
     exported = tmp_path / "exported"
     clone.python(EXPORT, tag, str(exported))
     home = Path(shutil.copytree(clone.home, tmp_path / "home"))
@@ -175,6 +188,65 @@ def test_the_image_runs_as_a_numeric_user_on_a_read_only_root(confined: Confined
     assert Path(f"/proc/{running.process.pid}").stat().st_uid == USER
 
 
+def test_the_appended_image_answers_as_the_whole_one(
+    clone: Clone, appended: dict[str, Any], running: Server, tmp_path: Path
+) -> None:
+    with _confined(clone, appended) as confined, _serving(confined, tmp_path) as server:
+        assert Path(f"/proc/{server.process.pid}").stat().st_uid == USER
+        assert answers(server, golden.images()) == answers(running, golden.images())
+
+
+def test_the_appended_image_says_where_it_comes_from(
+    clone: Clone, locked: Clone, runtime: dict[str, Any], appended: dict[str, Any], built: dict[str, Any]
+) -> None:
+    config = json.loads(_buildah(clone, "inspect", "--type", "image", _image(appended)))["OCIv1"]["config"]
+    labels = config["Labels"]
+    assert labels["wandb.digest"] == built["bento"]["model"]["digest"]
+    assert labels["ekiben.content-digest"] == built["bento"]["digest"]
+    assert labels["org.opencontainers.image.base.name"] == runtime["image"]
+    assert config["User"] == f"{USER}:{USER}"
+    listed = {each["purl"].partition("@")[0] for each in _components(appended) if "purl" in each}
+    assert listed >= {"pkg:pypi/bentoml", "pkg:pypi/scikit-learn"}
+    assert [each["version"] for each in _components(appended) if each["type"] == "container"] == [runtime["digest"]]
+
+
+def test_the_same_bento_from_wandb_is_the_same_image_to_the_last_byte(
+    locked: Clone, appended: dict[str, Any], built: dict[str, Any], tmp_path: Path
+) -> None:
+    """As a workflow makes it: the Bento was published by one pod, and is appended in another."""
+    locked.ekiben("build", "digits:v0", "--publish")
+    elsewhere = replace(locked, home=tmp_path / "home", env={**locked.env, "BENTOML_HOME": str(tmp_path / "home")})
+    elsewhere.ekiben("pull", _tag(built), "--bento")
+    again = elsewhere.json("image", _tag(built), "--engine", "append")
+    assert again["digest"] == appended["digest"]
+
+
+def test_a_bento_is_appended_only_to_its_own_packages(
+    locked: Clone, runtime: dict[str, Any], appended: dict[str, Any], built: dict[str, Any], tmp_path: Path
+) -> None:
+    tag = _tag(built)
+    assert "is a Bento's image" in locked.ekiben("image", tag, "--engine", "append", "--base", _image(appended), code=2)
+    lock = locked.bento(tag) / "src" / "requirements.lock"
+    was = lock.read_text()
+    try:
+        lock.write_text(was.replace("numpy==", "numpy==0."))
+        said = locked.ekiben("image", tag, "--engine", "append", "--base", runtime["image"], code=2)
+        assert "holds other packages" in said
+        assert "ekiben image digits --runtime --push" in said
+        assert "404" in locked.ekiben("image", tag, "--engine", "append", code=3)
+    finally:
+        lock.write_text(was)
+
+
+def test_a_dry_run_of_an_append_has_no_commands(locked: Clone, built: dict[str, Any]) -> None:
+    said = locked.json("image", _tag(built), "--engine", "append", "--dry-run")
+    assert said["commands"] == []
+    assert "-runtime:" in said["containerfile"].splitlines()[0]
+    assert said["containerfile"].splitlines()[1] == "COPY bento /bento"
+    dry = locked.ekiben("image", "digits", "--runtime", "--dry-run", "--engine", "buildah")
+    assert "COPY bento" not in dry and "/opt/venv" in dry
+
+
 @pytest.mark.parametrize("number", range(3))
 def test_nothing_is_lost_when_the_image_is_stopped_under_load(confined: Confined, tmp_path: Path, number: int) -> None:
     with _serving(confined, tmp_path) as server:
@@ -186,13 +258,13 @@ def test_nothing_is_lost_when_the_image_is_stopped_under_load(confined: Confined
 
 
 def test_the_same_bento_makes_the_same_layers(clone: Clone, base: str, built: dict[str, Any]) -> None:
-    tag = f"{built['bento']['name']}:{built['bento']['version']}"
+    tag = _tag(built)
     again = clone.json("image", tag, "--base", base, "--engine", "buildah")
     assert _layers(clone, again) == _layers(clone, built)
 
 
 def test_a_dry_run_prints_and_does_nothing(clone: Clone, built: dict[str, Any]) -> None:
-    tag = f"{built['bento']['name']}:{built['bento']['version']}"
+    tag = _tag(built)
     said = clone.ekiben(
         "image", tag, "--dry-run", "--repository", "registry.example/x", "--push", "--engine", "buildah"
     )
@@ -202,7 +274,7 @@ def test_a_dry_run_prints_and_does_nothing(clone: Clone, built: dict[str, Any]) 
 
 
 def test_the_projects_settings_name_base_and_registry_and_flags_win(clone: Clone, built: dict[str, Any]) -> None:
-    tag = f"{built['bento']['name']}:{built['bento']['version']}"
+    tag = _tag(built)
     dry = ("image", tag, "--dry-run", "--engine", "buildah", "--push")
     assert "--push needs a registry" in clone.ekiben(*dry, code=2)
     said = {"EKIBEN_BASE_IMAGE": "registry.example/python", "EKIBEN_IMAGE_REGISTRY": "registry.example/team"}
@@ -217,6 +289,15 @@ def test_the_projects_settings_name_base_and_registry_and_flags_win(clone: Clone
 
 def _image(built: dict[str, Any]) -> str:
     return f"{built['repository']}:{built['bento']['version']}"
+
+
+def _tag(built: dict[str, Any]) -> str:
+    return f"{built['bento']['name']}:{built['bento']['version']}"
+
+
+def _components(built: dict[str, Any]) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads(Path(built["sbom"]).read_text())["components"]
+    return listed
 
 
 def _buildah(clone: Clone, *args: str) -> str:
@@ -239,6 +320,21 @@ def _root(clone: Clone, built: dict[str, Any]) -> Iterator[Path]:
 
 
 @contextmanager
+def _confined(clone: Clone, built: dict[str, Any]) -> Iterator[Confined]:
+    image = json.loads(_buildah(clone, "inspect", "--type", "image", _image(built)))["OCIv1"]["config"]
+    with _root(clone, built) as root:
+        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # every container engine writes this
+        env = dict(line.split("=", 1) for line in image["Env"])
+        # OpenBLAS takes its kernels by the CPU or by these; other kernels give other last bits.
+        env |= {key: value for key, value in os.environ.items() if key.startswith("OPENBLAS_")}
+        entrypoint = image["Entrypoint"]
+        if "/" not in entrypoint[0]:  # the image's own PATH finds it
+            entrypoint = ["/usr/bin/env", f"PATH={env['PATH']}", *entrypoint]
+        command = ["unshare", "--mount", "sh", "-c", CONFINE, image["User"], str(root)]
+        yield Confined(command, entrypoint, env)
+
+
+@contextmanager
 def _serving(confined: Confined, folder: Path) -> Iterator[Server]:
     port, log = free_port(), folder / "image.log"
     command = [*confined.command, *confined.entrypoint, "--host", "127.0.0.1", "--port", str(port)]
@@ -254,15 +350,3 @@ def _serving(confined: Confined, folder: Path) -> Iterator[Server]:
             for each in [*psutil.Process(process.pid).children(recursive=True), process]:
                 each.kill()
         process.wait()
-
-
-def _wait(seen: Any, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if seen():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)

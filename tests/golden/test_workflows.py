@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 from ekiben.config import Project
 from ekiben.pipeline import checks, definitions, document
-from tests import crd_checks
+from tests import crd_checks, manifest_checks
 
 ROOT = Path(__file__).parents[2]
 PROJECT = Project(ROOT)
@@ -71,3 +72,72 @@ def test_no_task_follows_one_that_may_have_been_skipped(name: str) -> None:
         for task in template.get("dag", {}).get("tasks", []):
             assert not task.get("dependencies")
             assert "Succeeded" in task.get("depends", "Succeeded"), yaml.safe_dump(task)
+
+
+CLUSTER = [name for name in NAMES if name not in ("release",)]
+
+
+def templates(name: str) -> list[Any]:
+    documents = [each["spec"] for each in yaml.safe_load_all(definitions.export(PROJECT, name))]
+    return [each for spec in documents for each in spec.get("workflowSpec", spec).get("templates", [])]
+
+
+@pytest.mark.parametrize("name", CLUSTER)
+def test_every_step_is_confined_ends_and_counts(name: str) -> None:
+    for template in [each for each in templates(name) if "script" in each]:
+        assert template["activeDeadlineSeconds"] > 0
+        assert template["metrics"]["prometheus"]
+        # It counts from the first attempt's start: a long step whose node was lost would not be tried again.
+        assert "maxDuration" not in template["retryStrategy"]["backoff"]
+        confined, mounts = template["script"]["securityContext"], template["script"]["volumeMounts"]
+        assert confined["capabilities"]["drop"] == ["ALL"]
+        assert confined["allowPrivilegeEscalation"] is False
+        assert {"name": "tmp", "mountPath": "/tmp"} in mounts
+        if "securityContext" not in template:  # the workflow's own, which the restricted profile wants
+            assert confined["readOnlyRootFilesystem"] is True
+            assert "add" not in confined["capabilities"]
+
+
+@pytest.mark.parametrize("name", CLUSTER)
+def test_the_pod_security_profiles_allow_it(name: str) -> None:
+    """restricted; baseline for what runs commands in an image. The checker is the one for our manifests."""
+    for each in yaml.safe_load_all(definitions.export(PROJECT, name)):
+        spec = each["spec"].get("workflowSpec", each["spec"])
+        for template in [each for each in spec.get("templates", []) if "script" in each]:
+            script = template["script"]
+            container = {"name": "main", "image": "x", **{k: v for k, v in script.items() if k in CONTAINER}}
+            pod = {
+                "securityContext": template.get("securityContext") or spec["securityContext"],
+                "containers": [container],
+                "volumes": template["volumes"],
+            }
+            if "securityContext" in template:
+                assert name == "runtime_on_cluster"
+                added = set(script["securityContext"]["capabilities"]["add"])
+                assert added == {"SETUID", "SETGID", "SETFCAP"} <= BASELINE
+                assert "seccompProfile" not in {**pod["securityContext"], **script["securityContext"]}
+            else:
+                # Argo's own containers beside it ask the API server.
+                manifest_checks.check_restricted(pod | {"automountServiceAccountToken": False})
+
+
+CONTAINER = ("securityContext", "resources", "volumeMounts", "env", "command")
+BASELINE = {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
+            "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLUSTER)
+def test_what_depends_on_the_last_attempt_stands_on_the_workflow_alone(name: str) -> None:
+    """Argo fills in lastRetry together with what is the workflow's own; a template's inputs are filled in apart, and an
+    expression with both would stay as it is."""
+    for tag in re.findall(r"\{\{=(.*?)\}\}", yaml.safe_dump(templates(name), width=10_000), re.DOTALL):
+        assert "lastRetry" not in tag or not re.search(r"\b(inputs|tasks|steps)\b", tag), tag
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_condition_refers_to_is_quoted(name: str) -> None:
+    """Argo reads `when` as arithmetic: a-b == a-b, without quotes, subtracts text from text and ends in Error."""
+    for template in templates(name):
+        steps = [step for group in template.get("steps", []) for step in group]
+        for task in [*template.get("dag", {}).get("tasks", []), *steps]:
+            assert "{{" not in re.sub(r"'\{\{[^{}]*\}\}'|\{\{=.*?\}\}", "", task.get("when", "")), task["name"]

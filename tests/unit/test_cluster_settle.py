@@ -1,5 +1,14 @@
 """What the exit handler of a release on a cluster undoes: its own unfinished work. Against the fake API server."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
 from ekiben.pipeline import cluster as stages
 from ekiben.platforms.manifests.names import Target
 from tests.fakes import kubernetes_platform as fake
@@ -65,3 +74,49 @@ def test_what_is_held_for_a_person_stays() -> None:
     assert stages.settle(place, "run-2") is None
     seen = place.observe()
     assert seen.active and seen.active.bento == fake.bento(2)
+
+
+NODES = [{"displayName": "gate", "message": "main: Error (exit code 10)", "phase": "Failed"}]
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        (json.dumps(json.dumps(NODES)), [{"step": "gate", "message": "main: Error (exit code 10)"}]),  # as Argo does
+        (json.dumps(NODES), [{"step": "gate", "message": "main: Error (exit code 10)"}]),  # as the engine here does
+        ('"null"', []),
+        ("{{workflow.failures}}", []),
+    ],
+)
+def test_who_is_notified_hears_which_steps_failed(
+    failures: str, told: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with receiving() as (url, bodies):
+        monkeypatch.setenv("EKIBEN_NOTIFY_URL", url)
+        stages.conclude("digits", "staging", "run-1", "Succeeded", failures)
+    assert bodies == [
+        {"service": "digits", "environment": "staging", "run": "run-1", "status": "Succeeded", "failed": told}
+    ]
+
+
+@contextmanager
+def receiving() -> Iterator[tuple[str, list[Any]]]:
+    """An address that takes notifications, and what it was told."""
+    bodies: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", bodies
+    finally:
+        server.shutdown()
+        server.server_close()

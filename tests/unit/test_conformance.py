@@ -313,6 +313,15 @@ ROWS = [
         F, {"a": E, "b": O, "onExit.bye": S},
     ),
     Row(
+        "globalName", "an output is the workflow's too, for whoever runs later, and for the exit handler",
+        "variables: Global",
+        workflow(step(outputs={"parameters": [{"name": "out", "valueFrom": {"path": "/tmp/out"}, "globalName": "g"}]}),
+                 dag(task("a", text="x"), task("b", "a.Succeeded", template="inner")),
+                 dag(task("c", text="{{workflow.outputs.parameters.g}}y"), name="inner"),
+                 dag(task("bye", text="{{=workflow.outputs.parameters['g']}}"), name="exit"), onExit="exit"),
+        S, {"a": S, "b.c": S, "onExit.bye": S}, {"b.c": "xy", "onExit.bye": "xy"},
+    ),
+    Row(
         "what cannot be worked out", "ends its node in Error", "controller: executeTemplate",
         workflow(dag(task("a", withParam="nonsense"), task("b", "a.Errored"))), S, {"a": E, "b": S},
     ),
@@ -333,7 +342,10 @@ REFUSED = {
     "sidecars and init containers": {**step(), "sidecars": [{"name": "s", "image": "x"}]},
     "semaphores": {**step(), "synchronization": {"semaphores": [{"configMapKeyRef": {"name": "x", "key": "y"}}]}},
     "templateRef": {"dag": {"tasks": [{"name": "a", "templateRef": {"name": "x", "template": "y"}}]}},
-    "global outputs": {**step(), "outputs": {"parameters": [{"name": "a", "globalName": "b"}]}},
+    "global outputs that are artifacts": {
+        **step(),
+        "outputs": {"artifacts": [{"name": "a", "path": "/a", "globalName": "b"}]},
+    },
 }
 
 

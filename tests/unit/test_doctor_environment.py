@@ -284,8 +284,8 @@ def _edited(world: World) -> None:
 
 
 def _uninstalled(world: World) -> None:
-    for name in ("release-on-cluster", "rollback-on-cluster"):
-        world.ask("DELETE", f"{TEMPLATES}/{name}")
+    for document in world.documents.values():
+        world.ask("DELETE", f"{TEMPLATES}/{document['metadata']['name']}")
 
 
 def _another_account(world: World) -> None:

@@ -8,12 +8,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ekiben.errors import EkibenError, UnsupportedError
+from ekiben.packaging import distribution
 
+APPEND = "append"
+"""The way that needs no engine: see append.py."""
 CONTAINERFILE = "Containerfile"
 SBOM_STAGE = "sbom"
 """The stage of the Containerfile that holds only the SBOM."""
@@ -21,13 +24,20 @@ SBOM_STAGE = "sbom"
 
 @dataclass(frozen=True)
 class Order:
-    """One image: the folder with its Containerfile, its name with tag, its labels, and the time that its files get."""
+    """One image: the folder with its Containerfile, its name with tag, its labels, and the time that its files get.
+    Of `insecure` registries nobody expects TLS."""
 
     context: Path
     image: str
     labels: Mapping[str, str]
     epoch: int
     push: bool
+    insecure: Collection[str] = ()
+
+    @property
+    def plain(self) -> bool:
+        host = self.image.partition("/")[0]
+        return distribution.on_loopback(host) or host in self.insecure
 
 
 class Buildah:
@@ -61,7 +71,7 @@ class Buildah:
         return [self.name, "build", "--file", file, "--tag", order.image, dated, *labels]
 
     def _push(self, order: Order) -> list[str]:
-        plain = ["--tls-verify=false"] if _on_loopback(order.image) else []
+        plain = ["--tls-verify=false"] if order.plain else []
         return [self.name, "push", "--digestfile", str(order.context / "digest"), *plain, order.image]
 
 
@@ -104,7 +114,7 @@ class BuildKit(Buildah):
         solve += [f"--opt=build-arg:SOURCE_DATE_EPOCH={order.epoch}"]
         labels = [f"--opt=label:{key}={value}" for key, value in order.labels.items()]
         push = str(order.push).lower()
-        image = f"--output=type=image,name={order.image},push={push},registry.insecure={_on_loopback(order.image)!s}"
+        image = f"--output=type=image,name={order.image},push={push},registry.insecure={order.plain!s}"
         bom = f"--output=type=local,dest={context}/bom"
         metadata = f"--metadata-file={context}/metadata.json"
         return [[*solve, *labels, image.lower(), metadata], [*solve, f"--opt=target={SBOM_STAGE}", bom]]
@@ -127,7 +137,8 @@ def choose(name: str = "") -> Buildah:
     raise UnsupportedError(
         f"{name or 'no program'} can build an image here" if not name else f"{name} cannot build an image here",
         wanted="one of " + ", ".join(engine.name for engine in ENGINES),
-        next_step="install buildah, which needs no daemon, or start the engine's daemon",
+        next_step="install buildah, which needs no daemon, or start the engine's daemon; on a runtime image,"
+        f" --engine {APPEND} takes no program",
     )
 
 
@@ -154,7 +165,3 @@ def _works(engine: Buildah) -> bool:
         return subprocess.run(engine.usable, capture_output=True, timeout=20).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
-
-
-def _on_loopback(image: str) -> bool:
-    return image.partition("/")[0].partition(":")[0] in ("localhost", "127.0.0.1")

@@ -11,6 +11,8 @@ FILES = "ekiben.model-digest"
 """Of a model: the digest of its files as they were verified, so that a later change of the store is seen."""
 COMMIT, DIRTY, BY, CONTENT = "git.commit", "git.dirty", "ekiben.version", "ekiben.content-digest"
 """Of a Bento: the git commit that it was built from, whether files differed from it, and what it does."""
+PACKAGES = "ekiben.packages"
+"""Of a runtime image: the digest of its Python and its locked packages."""
 
 
 def of_build(root: Path) -> dict[str, str]:

@@ -4,27 +4,66 @@ Without one a Bento builds all the same, and its image is locked when it is made
 build has the same packages, and the content digest names them.
 """
 
+import hashlib
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from ekiben.errors import EkibenError, UsageError
 from ekiben.files import write_atomically
 from ekiben.packaging import store
+from ekiben.packaging.store import Stored
 
 LOCK = "requirements.lock"
+
+
+@dataclass(frozen=True)
+class Packages:
+    """What an image has to hold beside the Bento: a Python, and the packages of a lock."""
+
+    python: str
+    lock: str
+
+    @classmethod
+    def of_bento(cls, bento: Stored) -> Self | None:
+        """None for a Bento without a lock."""
+        file = bento.path / "src" / LOCK
+        python = str(bento.document["image"]["python_version"])
+        return cls(python, file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    @classmethod
+    def of_project(cls, bentofile: Path) -> Self:
+        """By the lock beside the bentofile. UsageError where there is none."""
+        file = bentofile.with_name(LOCK)
+        if not file.is_file():
+            raise UsageError(f"no {LOCK} beside {bentofile}", next_step="write it: ekiben lock")
+        return cls(_asked_python(store.read_yaml(bentofile)), file.read_text(encoding="utf-8"))
+
+    @classmethod
+    def locked(cls, wanted: Iterable[str], python: str) -> Self:
+        return cls(python, compile(wanted, python))
+
+    @property
+    def digest(self) -> str:
+        """The same for locks that name the same packages."""
+        lines = (line.partition("#")[0].strip() for line in self.lock.splitlines())
+        return hashlib.sha256("\n".join([f"python {self.python}", *filter(None, lines)]).encode()).hexdigest()
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return versions(self.lock)
 
 
 def lock(bentofile: Path, root: Path) -> Path:
     """Write the lock of `bentofile` beside it. Needs the package index."""
     config = store.read_yaml(bentofile)
-    asked = (config.get("docker") or {}).get("python_version")
-    python = str(asked or f"{sys.version_info.major}.{sys.version_info.minor}")
     target = bentofile.with_name(LOCK)
-    write_atomically(target, compile([*_asked(config, root), f"bentoml=={_bentoml()}"], python))
+    write_atomically(target, compile([*_asked(config, root), f"bentoml=={_bentoml()}"], _asked_python(config)))
     return target
 
 
@@ -72,6 +111,11 @@ def versions(lock: str) -> Mapping[str, str]:
 
     found = re.findall(r"^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==([^\s;\\]+)", lock, re.MULTILINE)
     return {canonicalize_name(name): version for name, version in found}
+
+
+def _asked_python(config: Mapping[str, Any]) -> str:
+    asked = (config.get("docker") or {}).get("python_version")
+    return str(asked or f"{sys.version_info.major}.{sys.version_info.minor}")
 
 
 def _asked(config: Mapping[str, object], root: Path) -> list[str]:

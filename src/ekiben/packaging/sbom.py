@@ -1,6 +1,5 @@
-"""Run inside an image's build: print what is installed as CycloneDX JSON. Standard library only.
-
-python3 sbom.py SITE_PACKAGES NAME VERSION SERIAL
+"""What an image holds, as CycloneDX JSON. Inside an image's build it prints what is installed, so it needs the standard
+library only: python3 sbom.py SITE_PACKAGES NAME VERSION SERIAL
 """
 
 import importlib.metadata
@@ -8,7 +7,7 @@ import json
 import platform
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,9 +18,22 @@ Component = dict[str, Any]
 def main(site_packages: str, name: str, version: str, serial: str) -> None:
     found = [_python(each) for each in importlib.metadata.distributions(path=[site_packages])]
     found += [_interpreter(), *_debian(Path("/var/lib/dpkg/status"))]
+    json.dump(_document(name, version, serial, found), sys.stdout, indent=1)
+
+
+def of_appended(name: str, version: str, serial: str, packages: Mapping[str, str], base: tuple[str, str]) -> str:
+    """Of a Bento that was appended to the image `base`, (name, digest), which holds these packages and lists what else
+    it holds in its own /sbom.cdx.json."""
+    image, digest = base
+    below = {"type": "container", "bom-ref": f"{image}@{digest}", "name": image, "version": digest}
+    found = [_component(each, packages[each], _pypi(each, packages[each])) for each in packages]
+    return json.dumps(_document(name, version, serial, [below, *found]), indent=1)
+
+
+def _document(name: str, version: str, serial: str, found: Iterable[Component]) -> Component:
     components = {component["bom-ref"]: component for component in found}
     bento = {"type": "application", "bom-ref": f"bento:{name}", "name": name, "version": version}
-    document = {
+    return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, serial)}",
@@ -29,15 +41,17 @@ def main(site_packages: str, name: str, version: str, serial: str) -> None:
         "metadata": {"component": bento},
         "components": [components[key] for key in sorted(components)],
     }
-    json.dump(document, sys.stdout, indent=1)
 
 
 def _python(distribution: importlib.metadata.Distribution) -> Component:
     name, version = distribution.metadata["Name"], distribution.version
-    normal = name.lower().replace("_", "-").replace(".", "-")
     licences = distribution.metadata.get_all("License-Expression") or []
-    component = _component(name, version, f"pkg:pypi/{quote(normal)}@{quote(version)}")
+    component = _component(name, version, _pypi(name, version))
     return {**component, **({"licenses": [{"expression": licences[0]}]} if licences else {})}
+
+
+def _pypi(name: str, version: str) -> str:
+    return f"pkg:pypi/{quote(name.lower().replace('_', '-').replace('.', '-'))}@{quote(version)}"
 
 
 def _interpreter() -> Component:

@@ -1,17 +1,19 @@
 """What the steps of a release do in a cluster, where each pod has only its values, W&B and the API server."""
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ekiben.config import Project
 from ekiben.errors import EkibenError, IntegrityError
 from ekiben.loadtest.golden import Golden
-from ekiben.pipeline import packages, sources, stages
+from ekiben.pipeline import packages, placement, sources, stages
 from ekiben.platforms.kubernetes.api import Api, configured
 from ekiben.platforms.kubernetes.deliver import Trial, deliver
 from ekiben.platforms.kubernetes.look import look_at_live
@@ -20,6 +22,9 @@ from ekiben.platforms.kubernetes.smoke import smoke
 from ekiben.platforms.kubernetes.watch import watch
 from ekiben.platforms.manifests.names import Delivery, Target, bento_of
 from ekiben.types import BentoRef, ImageRef, ModelVersion, Outcome, Release, Verdict
+
+if TYPE_CHECKING:
+    from ekiben.packaging import image as images
 
 
 @contextlib.contextmanager
@@ -39,6 +44,14 @@ def platform(project: Project, service: str, env: str, run: str) -> KubernetesPl
     return KubernetesPlatform(Api(configured(target.settings.context)), target, holder=run, say=_say)
 
 
+def plan(recipe: str, params: Mapping[str, str], slo: list[str], env: str) -> placement.Placement:
+    """Where the heavy steps run. What cannot work is refused here, before a node is started for it."""
+    project = Project.here()
+    sources.recipe(project, recipe).with_params(params)
+    stages.objectives(project, slo, recipe)
+    return placement.of(project.environment(env, recipe))
+
+
 def package(recipe: str, model: str) -> BentoRef:
     """Build the Bento and publish it to W&B, from where the other pods fetch it."""
     project = Project.here()
@@ -47,21 +60,31 @@ def package(recipe: str, model: str) -> BentoRef:
     return bento
 
 
-def image(bento: str, repository: str) -> ImageRef:
-    """Build the image of the published Bento and push it to `repository`; its digest is the registry's."""
+def image(bento: str, env: str, repository: str) -> ImageRef:
+    """Append the published Bento to its runtime image and push it; its digest is the registry's."""
+    from ekiben.packaging import engines, store
     from ekiben.packaging import image as images
-    from ekiben.packaging import store
 
     project, ref = Project.here(), BentoRef.model_validate_json(bento)
     _fetch(project, ref)
-    return images.build(
-        store.existing_bento(ref.tag),
-        base=project.settings.base_image,
-        repository=repository or f"{project.settings.image_registry}/{ref.name}",
-        engine="",
-        push=True,
-        sbom=project.state / "images" / f"{ref.name}-{ref.version}.cdx.json",
-    ).image
+    place = _place(project, ref.name, env, repository, project.environment(env, ref.name).runtime_image)
+    with tempfile.TemporaryDirectory() as folder:  # what the SBOM lists stands in the Bento's lock
+        return images.build(store.existing_bento(ref.tag), place, engines.APPEND, Path(folder) / "sbom").image
+
+
+def runtime(recipe: str, env: str, repository: str) -> "images.Runtime":
+    """Build and push the image that the recipe's Bentos are appended to. This alone runs commands in an image."""
+    project = Project.here()
+    place = _place(project, recipe, env, repository, project.settings.base_image)
+    with tempfile.TemporaryDirectory() as folder:  # the image holds its own SBOM
+        return packages.build_runtime(project, recipe, place, "", Path(folder) / "sbom")
+
+
+def _place(project: Project, name: str, env: str, repository: str, base: str) -> "images.Place":
+    from ekiben.packaging import image as images
+
+    registry = project.environment(env, name).image_repository or project.settings.image_registry
+    return images.Place(base, repository or f"{registry}/{name}", True, project.settings.insecure_registries)
 
 
 def stage(delivery: str, env: str, run: str) -> tuple[Verdict, str, str]:
@@ -148,9 +171,9 @@ def rollback(service: str, env: str, by: str) -> Release:
     return restored
 
 
-def conclude(service: str, env: str, run: str, status: str) -> None:
+def conclude(service: str, env: str, run: str, status: str, failures: str = "") -> None:
     """Exit handler: what a run left unfinished is taken back, and whoever wants to know is told, at the address in
-    EKIBEN_NOTIFY_URL, where there is one."""
+    EKIBEN_NOTIFY_URL, where there is one. `failures` is Argo's list of the nodes that failed."""
     project = Project.here()
     try:
         if status != "Succeeded":
@@ -159,7 +182,8 @@ def conclude(service: str, env: str, run: str, status: str) -> None:
             if restored is not None:
                 stages.follow_back(project, restored)
     finally:
-        _notify({"service": service, "environment": env, "run": run, "status": status})
+        told = {"service": service, "environment": env, "run": run, "status": status}
+        _notify({**told, "failed": _failed(failures)})
 
 
 def settle(place: KubernetesPlatform, run: str) -> Release | None:
@@ -188,7 +212,17 @@ def parsed(delivery: str) -> Delivery:
     return (ImageRef if '"repository"' in delivery else BentoRef).model_validate_json(delivery)
 
 
-def _notify(what: dict[str, str]) -> None:
+def _failed(failures: str) -> list[dict[str, str]]:
+    """The steps that failed, each with its message. Argo quotes its list once more than it should: text of text."""
+    found: Any = failures or "[]"
+    with contextlib.suppress(ValueError):
+        while isinstance(found, str):
+            found = json.loads(found)
+        return [{"step": each["displayName"], "message": each.get("message", "")} for each in found or []]
+    return []
+
+
+def _notify(what: dict[str, Any]) -> None:
     import httpx
 
     if not (url := os.environ.get("EKIBEN_NOTIFY_URL")):

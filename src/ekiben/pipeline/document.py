@@ -127,6 +127,7 @@ def _template(item: Json) -> Template:
         input_artifacts={a["name"]: bool(a.get("optional")) for a in inputs.get("artifacts", [])},
         outputs={p["name"]: _source(f"{where}.outputs.{p['name']}", p) for p in outputs.get("parameters", [])},
         output_artifacts={a["name"]: a.get("from") or a["path"] for a in outputs.get("artifacts", [])},
+        shared={p["name"]: p["globalName"] for p in outputs.get("parameters", []) if p.get("globalName")},
         tasks=_tasks(where, dag) if body == "dag" else _steps(where, item["steps"]) if body == "steps" else (),
         fail_fast=dag.get("failFast") is not False,
         entrypoint=_entrypoint(where, script) if script is not None else "",
@@ -142,7 +143,7 @@ def _template(item: Json) -> Template:
 
 
 def _source(where: str, parameter: Json) -> Source:
-    _refuse(where, parameter, {"name", "valueFrom", "description", "value"})
+    _refuse(where, parameter, {"name", "valueFrom", "description", "value", "globalName"})
     source = parameter.get("valueFrom") or {"default": parameter.get("value")}
     _refuse(f"{where}.valueFrom", source, {"path", "parameter", "expression", "supplied", "default"})
     default = source.get("default")

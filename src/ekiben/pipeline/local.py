@@ -146,6 +146,13 @@ class Engine:
 
     def _template(self, template: Template, name: str, given: Given) -> Node:
         """Run `template` as the node `name`: the names of the tasks above it and its own, joined by dots."""
+        node = self._remembered(template, name, given)
+        for key, shared in template.shared.items():
+            if key in node.outputs:
+                self.globals[f"workflow.outputs.parameters.{shared}"] = node.outputs[key]
+        return node
+
+    def _remembered(self, template: Template, name: str, given: Given) -> Node:
         scope = {**self.globals, **_inputs(given), "node.name": f"{self.name}.{name}"}
         with self._locked([values.fill(each, scope) for each in template.mutexes], name or template.name):
             memo = template.memo
@@ -206,7 +213,7 @@ class Engine:
                     if why or (task.depends and not expression.depends(task.depends, results)):
                         over(task, self._ended(Node(full, "Omitted", message=why)))
                     else:
-                        work = self._bound(task, full, template.kind, dict(scope), dict(files), inner)
+                        work = self._bound(task, full, template.kind, {**self.globals, **scope}, dict(files), inner)
                         running[pool.submit(work)] = task
                 for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                     over(running.pop(future), future.result())

@@ -86,6 +86,7 @@ class Template:
     input_artifacts: Mapping[str, bool]  # name -> optional
     outputs: Mapping[str, Source]
     output_artifacts: Mapping[str, str]
+    shared: Mapping[str, str] = field(default_factory=dict)  # output -> its name among the workflow's own outputs
     tasks: tuple[Task, ...] = ()
     fail_fast: bool = True
     entrypoint: str = ""  # module:function

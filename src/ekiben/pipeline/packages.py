@@ -2,11 +2,12 @@
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ekiben.config import Project
 from ekiben.errors import NotFoundError, UsageError
-from ekiben.packaging import bento, bundle, models, requirements
+from ekiben.packaging import bento, bundle, image, models, requirements
 from ekiben.packaging.store import Stored
 from ekiben.pipeline import sources
 from ekiben.recipe import Recipe
@@ -70,6 +71,19 @@ def pull_bento(project: Project, text: str) -> BentoRef:
 def lock(project: Project, name: str) -> str:
     """Write the requirements.lock of the Bento `name`; returns its path from the project's root."""
     return str(requirements.lock(bento.bentofile(project.root, name), project.root).relative_to(project.root))
+
+
+def plan_runtime(project: Project, name: str, place: image.Place, engine: str) -> image.Plan:
+    return image.plan_runtime(name, _packages(project, name), place, engine)
+
+
+def build_runtime(project: Project, name: str, place: image.Place, engine: str, sbom: Path) -> image.Runtime:
+    """Make the runtime image of the Bento `name`, by the lock of the project."""
+    return image.build_runtime(name, _packages(project, name), place, engine, sbom)
+
+
+def _packages(project: Project, name: str) -> requirements.Packages:
+    return requirements.Packages.of_project(bento.bentofile(project.root, name))
 
 
 def described(model: ModelVersion, stored: Stored) -> dict[str, Any]:

@@ -25,14 +25,14 @@ from tests.fakes.argo.controller import Done
 ROOT = Path(__file__).parents[3]
 PARTS = ("bentos", "service", "workflows", "loadtests")
 MODELS = "models-staging"
-SETTINGS = f"""
+SETTINGS = """
 [tool.ekiben.environments.staging]
 context = "fake"
-namespace = "{MODELS}"
-runtime_image = "registry.example/runtime:1"
-replicas = {{min = 1, max = 2}}
-autoscaling = {{kind = "none"}}
-watch = {{seconds = 4, min_requests = 20, error_percent = 1.0, p99_ms = 10000}}
+namespace = "models-staging"
+runtime_image = "{runtime}"
+replicas = {min = 1, max = 2}
+autoscaling = {kind = "none"}
+watch = {seconds = 4, min_requests = 20, error_percent = 1.0, p99_ms = 10000}
 """
 SLO = """
 [load]
@@ -58,6 +58,7 @@ class Pods:
     tracker: str
     kubeconfig: Path
     names: dict[str, str] = field(default_factory=dict)
+    runtime: str = "registry.example/runtime:1"  # the image that Bentos are appended to
     servers: dict[str, str] = field(default_factory=dict)  # by the Bento's tag
     logs: list[tuple[str, int, str]] = field(default_factory=list)  # step, exit code, what it wrote
     _processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
@@ -72,7 +73,9 @@ class Pods:
         settings = (ROOT / "pyproject.toml").read_text()
         head, _, rest = settings.partition("[tool.ekiben.environments.staging]")
         (root / "pyproject.toml").write_text(
-            head + SETTINGS + rest[rest.index("[tool.ekiben.environments.production]") :]
+            head
+            + SETTINGS.replace("{runtime}", self.runtime)
+            + rest[rest.index("[tool.ekiben.environments.production]") :]
         )
         (root / "loadtests" / "slo.toml").write_text(SLO)
         return root

@@ -2,6 +2,7 @@
 
 Argo's controller and the API server are fakes here (tests/fakes/argo says what of Argo they do); steps run as Hera's
 runner starts them in pods, each with a disk of its own, against a real tracker and real model servers.
+The first release is delivered as an image, appended in a real registry where one is installed, the others as bundles.
 What this shows: no step needs what another left on a disk; a release that nobody could judge is taken back and its
 candidate ends; a rollback goes back; data that did not change are not trained again (Argo's memoize keeps outputs by
 key) and nothing is released for them.
@@ -10,6 +11,7 @@ key) and nothing is released for them.
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 
 from ekiben.config import Project
 from ekiben.errors import EkibenError, NotPassedError
+from ekiben.packaging.distribution import Reference, Repository
 from ekiben.pipeline import argo, definitions
 from ekiben.pipeline.argo.client import Client
 from ekiben.pipeline.argo.cluster import Cluster
@@ -25,6 +28,7 @@ from ekiben.platforms.kubernetes.api import Api, configured
 from ekiben.platforms.manifests import groups
 from ekiben.platforms.manifests.names import Target
 from tests.contract.conftest import start_tracker
+from tests.e2e import registries
 from tests.e2e.argo.pods import MODELS, ROOT, Pods, asking
 from tests.fakes.argo import controller as fake
 from tests.fakes.argo.controller import Controller
@@ -72,10 +76,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     for name in (NAMESPACE, MODELS):
         cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, "")
     tracker, url = start_tracker(folder / "tracker")
-    with pytest.MonkeyPatch.context() as patch, served(cluster, speed=5) as server:
+    with ExitStack() as held, pytest.MonkeyPatch.context() as patch, served(cluster, speed=5) as server:
         kubeconfig = write_kubeconfig(folder / "kubeconfig", server, namespace=NAMESPACE)
         patch.setenv("KUBECONFIG", str(kubeconfig))
         pods = Pods(folder, url, kubeconfig)
+        if registries.installed():
+            pods.runtime = registries.push_base(held.enter_context(registries.registry(folder / "registry")))
         controller = Controller(cluster)
         controller.work = pods.work
         cluster.kubelet.behave("", backend=pods.backend)
@@ -100,8 +106,15 @@ def test_a_release_a_second_one_the_way_back_and_one_that_nobody_could_judge(wor
     with ServiceProxy(world.cluster, "digits", MODELS) as service:
         with asking(service.url, ZERO) as seen:
             try:
-                first = world.run("release-on-cluster", delivery="bundle", by="ada")
+                delivery = "image" if registries.installed() else "bundle"
+                repository = world.pods.runtime.replace("/runtime:1", "/digits")
+                first = world.run("release-on-cluster", delivery=delivery, repository=repository, by="ada")
                 assert first.phase == "Succeeded"
+                (released,) = world.live()
+                if delivery == "image":
+                    with Repository(Reference.parse(repository)) as there:
+                        digest = there.manifest(released["bento"]["version"]).digest
+                    assert released["image"] == f"{repository}@{digest}"
                 begun = len(seen) - 1
                 second = world.run("release-on-cluster", delivery="bundle", params='{"C": "0.5"}')
             except EkibenError as error:

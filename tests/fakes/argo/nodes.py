@@ -6,6 +6,8 @@ import re
 from base64 import b64decode, b64encode
 from typing import Any
 
+from ekiben.pipeline import expr
+
 Json = dict[str, Any]
 ENDED = ("Succeeded", "Failed", "Error", "Skipped", "Omitted")
 BAD = ("Failed", "Error")
@@ -50,7 +52,9 @@ def depends(expression: str, phases: dict[str, str]) -> bool | None:
 
 
 def when(condition: str) -> bool:
-    """`a == b` and `a != b`; empty holds."""
+    """`a == b` and `a != b`; empty holds. A hyphen without quotes is a minus in Argo's language (govaluate)."""
+    if minus := re.search(r"[A-Za-z0-9_]+ *-", re.sub(r"'[^']*'|\"[^\"]*\"", "", condition)):
+        raise ValueError(f"{condition}: {minus[0]!r}: cannot be used with the modifier '-', it is not a number")
     for sign, same in (("==", True), ("!=", False)):
         left, found, right = condition.partition(sign)
         if found:
@@ -61,8 +65,8 @@ def when(condition: str) -> bool:
 def again(expression: str, last: Json) -> bool:
     """Whether retryStrategy.expression asks for one more attempt; without one, it does."""
     known = {"status": last["phase"], "exitCode": last.get("outputs", {}).get("exitCode", "-1")}
-    text = re.sub(r"lastRetry\.(\w+)", lambda match: repr(known[match[1]]), expression)
-    return not text or bool(eval(text.replace("&&", " and ").replace("||", " or "), {"__builtins__": {}}))
+    known["message"] = last.get("message", "")
+    return not expression or expr.holds(expression, {f"lastRetry.{key}": value for key, value in known.items()})
 
 
 def packed(found: Json) -> str:

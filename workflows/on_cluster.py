@@ -46,7 +46,7 @@ def step(account: str, cpu: str = "500m", memory: str = "1Gi", **more: Any) -> A
         env=[*WANDB, *more.pop("env", [])],
         service_account_name=account,
         resources=Resources(cpu_request=cpu, memory_request=memory, memory_limit=memory),
-        retry_strategy=AGAIN,
+        retry_strategy=more.pop("retry_strategy", AGAIN),
         security_context=CONFINED,
         **more,
     )

@@ -20,7 +20,7 @@ from ekiben.files import locked
 from ekiben.pipeline import decisions, document, expr, expression, nodes, values
 from ekiben.pipeline.attempts import Call, Performer
 from ekiben.pipeline.model import Document, Hook, Retry, Task, Template
-from ekiben.pipeline.nodes import BAD, Event, Ledger, Memory, Node, Result
+from ekiben.pipeline.nodes import BAD, Event, Ledger, Memory, Node, Result, Try
 
 Scope = Mapping[str, str | None]
 POLL_SECONDS = 0.2
@@ -313,6 +313,7 @@ class Engine:
         began, told = time.time(), False
         base = _unused(self.folder / "steps" / nodes.file_name(name))
         last: dict[str, str | None] = {}
+        tries: list[Try] = []
         while True:
             seen = {**scope, "retries": str(attempt), **last}
             with contextlib.ExitStack() as held:
@@ -342,6 +343,7 @@ class Engine:
                 folder=base / f"attempt-{attempt}" if retry.phases else base, started=began, result=made.result,
                 template=template.name,
             )  # fmt: skip
+            tries.append(Try(time.time() - node.seconds, node.seconds, node.phase))
             pause = self._again(retry, attempt, node, started, scope)
             if pause is None:
                 break
@@ -349,6 +351,7 @@ class Engine:
             self.tell(Event("retry", name, f"{node.message}; again in {pause:g} s"))
             self._halted.wait(pause)
             attempt += 1
+        node = replace(node, seconds=time.time() - began, tries=tuple(tries))
         if not self._why:  # what was ended from outside is done anew
             self._ledger.keep(node, given.inputs)
         return self._ended(node)
@@ -389,8 +392,10 @@ class Engine:
         found = {key: (outputs or {}).get(key, source.default) for key, source in template.outputs.items()}
         if phase == "Succeeded" and None in found.values():
             phase, message = "Error", "nobody decided, and the output has no default"
+        waited = time.time() - began
         node = Node(
-            name, phase, time.time() - began, message=message, started=began, template=template.name,
+            name, phase, waited, message=message, started=began, template=template.name,
+            tries=(Try(began, waited, "Suspended"),),
             outputs={key: value for key, value in found.items() if value is not None},
         )  # fmt: skip
         if not self._why:

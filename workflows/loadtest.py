@@ -107,7 +107,10 @@ def distributed() -> DAG:
         name="load-test",
         inputs=[Parameter(name=each.name, default=each.value) for each in WANTED],
         outputs=[
-            Parameter(name=name, value_from=m.ValueFrom(parameter=f"{{{{tasks.master.outputs.parameters.{name}}}}}"))
+            Parameter(
+                name=name,
+                value_from=m.ValueFrom(parameter=f"{{{{tasks.master.outputs.parameters.{name}}}}}", default=""),
+            )
             for name in ("verdict", "report")
         ],
     ) as dag:

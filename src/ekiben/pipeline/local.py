@@ -210,8 +210,8 @@ class Engine:
                         running[pool.submit(work)] = task
                 for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                     over(running.pop(future), future.result())
-        outputs, artifacts = self._passed_up(template, scope, files)
         phase = nodes.phase(waits, counted)
+        outputs, artifacts = ({}, {}) if phase in BAD else _passed_up(template, scope, files)
         return Node(
             path, phase, time.time() - started, outputs=outputs, artifacts=artifacts, started=started,
             template=template.name,
@@ -228,18 +228,6 @@ class Engine:
             return work()
         except EkibenError as error:
             return self._ended(Node(name, "Error", message=str(error), started=time.time()))
-
-    def _passed_up(
-        self, template: Template, scope: Scope, files: Mapping[str, Path]
-    ) -> tuple[dict[str, str], dict[str, Path]]:
-        outputs = {}
-        for key, source in template.outputs.items():
-            if source.expression:
-                outputs[key] = expr.text(expr.evaluated(source.expression, scope))
-            else:
-                outputs[key] = scope.get(source.parameter.strip("{} ")) or source.default or ""
-        sources = {key: source.strip("{} ") for key, source in template.output_artifacts.items()}
-        return outputs, {key: files[source] for key, source in sources.items() if source in files}
 
     def _task(self, task: Task, name: str, kind: str, scope: Scope, files: Mapping[str, Path], inner: Given) -> Node:
         if task.loop is None:
@@ -434,9 +422,24 @@ def _given(
 ) -> Given:
     inputs = {key: value for key, value in called.inputs.items() if value is not None}
     for key, text in parameters.items():
-        if not (key in inputs and values.dropped(text, scope)):
+        if not (key in inputs and values.absent(text, scope)):
             inputs[key] = values.fill(text, scope)
     return Given(inputs, {key: files[source] for key, source in artifacts.items() if source in files})
+
+
+def _passed_up(template: Template, scope: Scope, files: Mapping[str, Path]) -> tuple[dict[str, str], dict[str, Path]]:
+    """The outputs of a DAG that has succeeded. UsageError where one comes to nothing, and has no default."""
+    outputs = {}
+    for key, source in template.outputs.items():
+        try:
+            said = source.expression
+            outputs[key] = values.computed(said, scope) if said else values.fill(source.parameter, scope)
+        except UsageError:
+            if source.default is None:
+                raise
+            outputs[key] = source.default
+    sources = {key: source.strip("{} ") for key, source in template.output_artifacts.items()}
+    return outputs, {key: files[source] for key, source in sources.items() if source in files}
 
 
 def _of(name: str, node: Node, called: Template | None) -> dict[str, str | None]:

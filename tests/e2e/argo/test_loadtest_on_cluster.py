@@ -130,7 +130,7 @@ def test_a_worker_that_is_lost_half_way_is_no_verdict_on_the_service(tmp_path: P
 
     def tell(event: Event) -> None:
         if event.task == "master" and "measuring" in event.text and not killed:
-            killed.append(_kill_a_worker())
+            killed.append(_kill("work"))
 
     with serving(delay_ms=5) as url:
         result = ran(tmp_path, tracker, tell, address=url, slo='["p99=2s", "error_rate=5%"]')
@@ -143,15 +143,35 @@ def test_a_worker_that_is_lost_half_way_is_no_verdict_on_the_service(tmp_path: P
     assert result.phase in ("Failed", "Error")
 
 
-def _kill_a_worker() -> int:
+@pytest.mark.soak
+def test_a_master_that_is_lost_comes_again_and_so_do_its_workers(tmp_path: Path, tracker: str) -> None:
+    killed: list[int] = []
+
+    def tell(event: Event) -> None:
+        if event.task == "master" and "measuring" in event.text and not killed:
+            killed.append(_kill("lead"))
+
+    with serving(delay_ms=5) as url:
+        result = ran(tmp_path, tracker, tell, address=url, slo='["p99=2s", "error_rate=5%"]')
+    assert killed
+    found = verdict(result)
+    assert found
+    assert found.outcome is Outcome.PASS
+    assert set(phases(result).values()) == {"Succeeded"}
+    assert {node.name: len(node.tries) for node in result.nodes} == {
+        "prepare": 1, "master": 2, "worker(0:0)": 2, "worker(1:1)": 2,
+    }  # fmt: skip
+
+
+def _kill(step: str) -> int:
     """As a node takes its pod along: with everything in it, and without a word."""
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if "workflows.loadtest:work" in process.cmdline():
+            if f"workflows.loadtest:{step}" in process.cmdline():
                 for each in [process, *process.children(recursive=True)]:
                     each.kill()
                 return int(process.pid)
-    raise AssertionError("no worker runs")
+    raise AssertionError(f"{step} does not run")
 
 
 def test_what_cannot_be_starts_no_worker(tmp_path: Path, tracker: str) -> None:

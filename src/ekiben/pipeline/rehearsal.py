@@ -64,7 +64,7 @@ def resume(project: Project, name: str, *, as_json: bool) -> int:
     if not (folder / BEGUN).is_file():
         known = sorted(path.parent.name for path in (project.state / "runs").glob(f"*/{BEGUN}"))
         raise NotFoundError(
-            f"there is no run {name} in this project",
+            f"there is no run {name!r} in this project",
             wanted=f"one of {', '.join(known[-5:]) or 'none: there is no run'}",
         )
     if (folder / ENDED).is_file():

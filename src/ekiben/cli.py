@@ -76,7 +76,7 @@ def run(
     param: Annotated[list[str] | None, typer.Option(help="Recipe parameter, such as label_noise=0.6.")] = None,
     slo: Annotated[list[str] | None, typer.Option(help="Service-level objective to override: p99=50ms.")] = None,
     name: Annotated[str, typer.Option("--workflow", help="Workflow: a module below workflows/.")] = "release",
-    resume: Annotated[str, typer.Option(help="Run that was cut off, to go on with after its last step.")] = "",
+    resume: Annotated[str | None, typer.Option(help="Run that was cut off, to go on with after its last step.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a workflow on this machine: from data to live traffic.
@@ -86,7 +86,7 @@ def run(
     from ekiben.errors import UsageError
     from ekiben.pipeline import rehearsal
 
-    if resume:
+    if resume is not None:  # an empty name is a mistake, and no new release
         if recipe or param or slo:
             raise UsageError(
                 "--resume goes on with what the run was started with", wanted="no recipe, --param or --slo"

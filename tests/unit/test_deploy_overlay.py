@@ -17,6 +17,7 @@ import yaml
 
 from ekiben.doctor import accounts, cluster, keys
 from ekiben.environments import Environment
+from ekiben.pipeline import distributed
 from ekiben.platforms.kubernetes.api import Api
 from ekiben.platforms.manifests import groups
 from ekiben.platforms.manifests.names import Target
@@ -198,3 +199,21 @@ def test_applied_it_is_what_the_doctor_wants_to_see(built: list[Json]) -> None:
         "executor's rights": "ok",
         "deployer's rights": "ok",
     }
+
+
+def test_the_master_of_a_load_test_has_the_name_that_its_workers_ask_for() -> None:
+    """A pod is called HOSTNAME.SUBDOMAIN while a headless Service of the subdomain's name selects it (Kubernetes: "DNS
+    for Services and Pods"), and before it is ready only where the Service says so."""
+    service = next(m for file, m in manifests(FOLDERS[0]) if file.name == "loadtest.yaml")
+    spec = yaml.safe_load((ROOT / "workflows" / "loadtest.yaml").read_text())["spec"]
+    templates = {each["name"]: each for each in spec["templates"]}
+    pod, master = json.loads(templates["lead"]["podSpecPatch"]), templates["lead"]
+    worker = next(task for task in templates["load-test"]["dag"]["tasks"] if task["name"] == "worker")
+    assert worker["arguments"]["parameters"][0]["value"] == f"{pod['hostname']}.{pod['subdomain']}"
+    assert len(pod["hostname"].replace("{{workflow.uid}}", "x" * 36)) <= 63
+    assert service["metadata"]["name"] == pod["subdomain"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"]
+    assert service["spec"]["selector"].items() <= master["metadata"]["labels"].items()
+    ports = [each["containerPort"] for each in master["script"]["ports"]]
+    assert [each["port"] for each in service["spec"]["ports"]] == ports == [distributed.PORT]

@@ -137,8 +137,8 @@ def test_what_kustomize_makes_is_valid(built: list[Json]) -> None:
 def test_the_secrets_it_speaks_of_are_listed(built: list[Json]) -> None:
     target = Target("digits", "production", Environment(runtime_image="r.example/x:1"))
     files = sorted((ROOT / "workflows").glob("*_on_cluster.yaml"))
-    documents = {f"{each['kind']} {each['metadata']['name']}": each for each in built}
-    documents |= {file.stem: yaml.safe_load(file.read_text()) for file in files}
+    documents = {f"{each['kind']} {each['metadata']['name']}": [each] for each in built}
+    documents |= {file.stem: [yaml.safe_load(file.read_text())] for file in files}
     said = (EXAMPLE / "kustomization.yaml").read_text()
     for name, secret in keys.needed(documents, target).items():
         (line,) = [each for each in said.splitlines() if each.startswith(f"#   {name} ")]

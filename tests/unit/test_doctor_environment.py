@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ekiben.config import Project
 from ekiben.doctor import addresses, argo, cluster, environment, finding, keys, permissions
 from ekiben.doctor.finding import Finding
 from ekiben.environments import Environment
@@ -187,7 +188,7 @@ def world(registry: str, wandb: str) -> World:
     pull = secret("pull") | {"data": {".dockerconfigjson": b64encode(b'{"auths": {}}').decode()}}
     cluster.create(pull | {"type": "kubernetes.io/dockerconfigjson"}, "ml")
     for file in sorted((ROOT / "workflows").glob("*_on_cluster.yaml")):
-        made.documents[file.stem] = yaml.safe_load(file.read_text())
+        made.documents[file.stem] = list(yaml.safe_load_all(file.read_text()))
         cluster.create(yaml.safe_load(file.read_text()), "ml")
     cluster.tokens["admin"] = ADMIN
     return made
@@ -276,7 +277,7 @@ TEMPLATES = "/apis/argoproj.io/v1alpha1/namespaces/ml/workflowtemplates"
 
 
 def _stale(world: World) -> None:
-    world.documents["release_on_cluster"]["spec"]["activeDeadlineSeconds"] = 60
+    world.documents["release_on_cluster"][0]["spec"]["activeDeadlineSeconds"] = 60
 
 
 def _edited(world: World) -> None:
@@ -290,7 +291,9 @@ def _uninstalled(world: World) -> None:
 
 def _another_account(world: World) -> None:
     steps = [{"serviceAccountName": "own"}, {"serviceAccountName": "{{inputs.parameters.x}}"}]
-    world.documents["own"] = {"kind": "Workflow", "spec": {"templates": steps}}
+    own = {"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowTemplate", "metadata": {"name": "own"}}
+    world.documents["own"] = [own | {"spec": {"templates": steps}}]
+    world.cluster.create(world.documents["own"][0], "ml")
 
 
 FAULTS: list[tuple[str, str, Callable[[World], None], str, str, str, int]] = [
@@ -525,7 +528,7 @@ def test_the_secrets_that_documents_refer_to() -> None:
     ]
     s3 = {"accessKeySecret": {"name": "s3", "key": "id"}, "secretKeySecret": {"name": "s3", "key": "key"}}
     document = {"spec": {**pod, "env": env, "s3": s3, "envFrom": [{"secretRef": {"name": "whole"}}]}}
-    found = keys.needed({"w": document}, target)
+    found = keys.needed({"w": [document]}, target)
     assert {name: each.keys for name, each in found.items()} == {
         "tls": {"ca": True}, "a": {"x": True, "y": False}, "s3": {"id": True, "key": True}, "whole": {"": True},
     }  # fmt: skip
@@ -618,6 +621,24 @@ def test_the_definitions_of_argo_4_have_what_tells_it() -> None:
     assert "schedule" not in fields
 
 
+def test_what_nobody_has_installed_asks_for_nothing(world: World, tmp_path: Path) -> None:
+    """The project's own workflows, as the command reads them; `promote` is three documents."""
+    from ekiben.commands.doctor import _documents
+
+    world.documents = _documents(Project(ROOT))
+    assert [each["kind"] for each in world.documents["promote"]] == [
+        "WorkflowTemplate", "CronWorkflow", "WorkflowEventBinding",
+    ]  # fmt: skip
+    with served(world.cluster) as url:
+        told = world.findings(tmp_path, url)
+        assert told["workflows' accounts"].outcome == "ok"
+        assert "not installed: promote, release, retrain" in told["workflows"].seen
+        world.cluster.create(world.documents["promote"][0], "ml")
+        told = world.findings(tmp_path, url)
+        assert (told["workflows' accounts"].outcome, told["workflows"].outcome) == ("fail", "warn")
+        assert "ekiben-promote" in told["workflows' accounts"].seen
+
+
 def _ekiben(root: Path, *args: str, code: int, **env: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "ekiben.cli", "doctor", *args],
@@ -637,7 +658,7 @@ def test_the_command(world: World, tmp_path: Path) -> None:
     (tmp_path / "bentos" / "digits" / "recipe.py").touch()
     (tmp_path / "workflows").mkdir()
     for name, document in world.documents.items():
-        (tmp_path / "workflows" / f"{name}.yaml").write_text(yaml.safe_dump(document))
+        (tmp_path / "workflows" / f"{name}.yaml").write_text(yaml.safe_dump_all(document))
     table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in world.settings.items())
     (tmp_path / "pyproject.toml").write_text(f"[tool.ekiben.environments.staging]\n{table}")
     with served(world.cluster) as url:

@@ -1,9 +1,10 @@
 """Service accounts, their Roles, and what binds the ones to the others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ekiben.doctor import permissions
+from ekiben.doctor.argo import installed
 from ekiben.doctor.finding import Check, Finding, missing, ok, wrong
 from ekiben.platforms.kubernetes.api import Api, path
 from ekiben.platforms.manifests import access
@@ -25,7 +26,7 @@ def accounts(api: Api, name: str, wanted: Sequence[str], namespace: str, step: s
     return ok(name, ", ".join(wanted))
 
 
-def used(documents: Mapping[str, Json]) -> list[str]:
+def used(documents: Mapping[str, Sequence[Json]]) -> list[str]:
     """The accounts that steps run as: those that every project has, and what else the documents name."""
     return list(dict.fromkeys([*WORKFLOW_ACCOUNTS, *(name for each in documents.values() for name in _named(each))]))
 
@@ -91,24 +92,24 @@ def role(api: Api, name: str, called: str, rules: Sequence[Json], namespace: str
     return ok(name, f"{called} allows what is needed")
 
 
-def checks(api: Api, target: Target, documents: Mapping[str, Json]) -> list[Check]:
+def checks(api: Api, target: Target, documents: Mapping[str, Sequence[Json]]) -> list[Check]:
     namespace = target.settings.namespace
     render = f"ekiben render {target.service} --env {target.environment} | kubectl apply -f -"
-    own, steps = (target.name, target.deployer), used(documents)
-    given = [
-        ("workflows' accounts", steps, f"kubectl -n {namespace} apply -f {_BASE}"),
-        ("service's accounts", own, f"have an administrator run: {render}"),
-    ]
+    base, own = f"kubectl -n {namespace} apply -f {_BASE}", f"have an administrator run: {render}"
 
-    def account(name: str, wanted: Sequence[str], step: str) -> Check:
-        return Check(name, lambda: [accounts(api, name, wanted, namespace, step)])
+    def steps() -> list[str]:
+        return used(installed(api, namespace, documents))
+
+    def account(name: str, wanted: Callable[[], Sequence[str]], step: str) -> Check:
+        return Check(name, lambda: [accounts(api, name, wanted(), namespace, step)])
 
     def rights(name: str, called: str, rules: Sequence[Json], step: str) -> Check:
         return Check(name, lambda: [role(api, name, called, rules, namespace, step)])
 
     return [
-        *(account(*each) for each in given),
-        Check("accounts' rights", lambda: bindings(api, target, steps)),
-        rights("executor's Role", EXECUTOR, _RESULTS, given[0][2]),
-        rights("deployer's Role", target.deployer, access.rules(target), given[1][2]),
+        account("workflows' accounts", steps, base),
+        account("service's accounts", lambda: (target.name, target.deployer), own),
+        Check("accounts' rights", lambda: bindings(api, target, steps())),
+        rights("executor's Role", EXECUTOR, _RESULTS, base),
+        rights("deployer's Role", target.deployer, access.rules(target), own),
     ]

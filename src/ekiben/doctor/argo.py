@@ -1,7 +1,7 @@
 """Argo Workflows on the cluster: its custom resources, and its controller."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ekiben.doctor.cluster import served
@@ -71,19 +71,21 @@ def server(environ: Mapping[str, str], namespace: str) -> Finding:
     return _judged(name, f"{found.url}: {version}", (int(number[1]), int(number[2])))
 
 
-def templates(api: Api, namespace: str, documents: Mapping[str, Json]) -> Finding:
+def templates(api: Api, namespace: str, documents: Mapping[str, Sequence[Json]]) -> Finding:
     """Whether what is installed of the project's workflows is what lies here, by a dry run of applying them.
     `documents` have their modules' names; not every one is meant for a cluster."""
     from ekiben.pipeline.argo.install import Place
 
     name, place = "workflows", Place(api, namespace)
     found: dict[str, list[str]] = {"created": [], "changed": [], "unchanged": []}
-    for module, document in documents.items():
-        if document["kind"] != "Workflow":
-            try:
-                found[place.planned([document])[0].what].append(module)
-            except ConflictError:  # somebody has changed it there
-                found["changed"].append(module)
+    for module, each in documents.items():
+        applied = [document for document in each if document["kind"] != "Workflow"]
+        try:
+            whats = {change.what for change in place.planned(applied)}
+        except ConflictError:  # somebody has changed it there
+            whats = {"changed"}
+        if whats:  # of several documents, some of which are there, the others are missing
+            found[whats.pop() if len(whats) == 1 else "changed"].append(module)
     if stale := found["changed"]:
         step = f"ekiben workflow apply {' '.join(stale)}, first with --dry-run, which shows what changes"
         return warn(name, f"other than here: {', '.join(stale)}", "what lies in workflows/", step)
@@ -91,6 +93,14 @@ def templates(api: Api, namespace: str, documents: Mapping[str, Json]) -> Findin
         return warn(name, f"none is installed in {namespace}", "those that you run there", "ekiben workflow apply")
     more = f"; not installed: {', '.join(found['created'])}" if found["created"] else ""
     return ok(name, f"as here: {', '.join(found['unchanged'])}{more}")
+
+
+def installed(api: Api, namespace: str, documents: Mapping[str, Sequence[Json]]) -> dict[str, Sequence[Json]]:
+    """Those of which something is in the cluster; what nobody has installed needs nothing there."""
+    from ekiben.pipeline.argo.install import Place
+
+    place = Place(api, namespace)
+    return {module: each for module, each in documents.items() if any(map(place.holds, each))}
 
 
 def _judged(name: str, seen: str, version: tuple[int, int]) -> Finding:
@@ -159,7 +169,9 @@ def _sees(deployment: Json, namespace: str) -> bool:
     return own or re.search(r"--namespaced(?!=false)\b", arguments) is None
 
 
-def checks(api: Api, namespace: str, documents: Mapping[str, Json], environ: Mapping[str, str]) -> list[Check]:
+def checks(
+    api: Api, namespace: str, documents: Mapping[str, Sequence[Json]], environ: Mapping[str, str]
+) -> list[Check]:
     servers = [Check("Argo Server", lambda: [server(environ, namespace)], late="fail")]
     return [
         *(servers if environ.get("ARGO_SERVER") else []),

@@ -1,6 +1,6 @@
 """All checks of an environment: first the API server; the rest only where it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ekiben.doctor import accounts, addresses, argo, cluster, keys, permissions
@@ -11,7 +11,7 @@ from ekiben.platforms.manifests.names import Target
 
 
 def findings(
-    target: Target, documents: Mapping[str, dict[str, Any]], environ: Mapping[str, str], seconds: float
+    target: Target, documents: Mapping[str, Sequence[dict[str, Any]]], environ: Mapping[str, str], seconds: float
 ) -> list[Finding]:
     """`documents` are the project's workflows by their names, `environ` is the process's environment."""
     settings = target.settings

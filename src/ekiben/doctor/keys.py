@@ -1,6 +1,6 @@
 """Secrets that workflows and the environment refer to. Only the names of their keys are told."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ class Needed:
     by: dict[str, None] = field(default_factory=dict)
 
 
-def needed(documents: Mapping[str, Json], target: Target) -> dict[str, Needed]:
+def needed(documents: Mapping[str, Sequence[Json]], target: Target) -> dict[str, Needed]:
     """The Secrets that the workflows' documents (by their names) and the environment refer to."""
     found: dict[str, Needed] = {}
 
@@ -34,8 +34,8 @@ def needed(documents: Mapping[str, Json], target: Target) -> dict[str, Needed]:
         elif required:
             entry.keys.setdefault("", True)
 
-    for name, document in documents.items():
-        for secret, key, required in _references(document):
+    for name, each in documents.items():
+        for secret, key, required in _references(each):
             add(secret, key, name, required)
     environment = f"environment {target.environment}"
     if target.settings.runtime_image:
@@ -92,7 +92,7 @@ def secret(api: Api, namespace: str, called: str, wanted: Needed) -> Finding:
     return ok(name, f"has {', '.join(sorted(filled)) or 'no keys'}")
 
 
-def checks(api: Api, target: Target, documents: Mapping[str, Json]) -> list[Check]:
+def checks(api: Api, target: Target, documents: Mapping[str, Sequence[Json]]) -> list[Check]:
     def one(called: str, wanted: Needed) -> Check:
         return Check(f"secret {called}", lambda: [secret(api, target.settings.namespace, called, wanted)])
 

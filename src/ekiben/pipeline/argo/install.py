@@ -51,6 +51,13 @@ class Place:
         config = configured(context)
         return cls(Api(config), namespace or config.namespace or "default")
 
+    def holds(self, document: Json) -> bool:
+        """Whether an object of that name is there, or may be: not everybody may look."""
+        try:
+            return document["kind"] in _PLURALS and self.api.find(self._path(document)) is not None
+        except UsageError:
+            return True
+
     def planned(self, documents: Sequence[Json], force: bool = False) -> list[Change]:
         """What applying would change. Nothing is changed: the API server itself says what would be there."""
         return [self._planned(each, force) for each in documents]

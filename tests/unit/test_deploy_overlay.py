@@ -140,7 +140,7 @@ def test_the_secrets_it_speaks_of_are_listed(built: list[Json]) -> None:
     documents = {f"{each['kind']} {each['metadata']['name']}": [each] for each in built}
     documents |= {file.stem: [yaml.safe_load(file.read_text())] for file in files}
     said = (EXAMPLE / "kustomization.yaml").read_text()
-    for name, secret in keys.needed(documents, target).items():
+    for (_, name), secret in keys.needed(documents, target).items():
         (line,) = [each for each in said.splitlines() if each.startswith(f"#   {name} ")]
         assert all(key in line for key in secret.keys), line
 

@@ -529,10 +529,36 @@ def test_the_secrets_that_documents_refer_to() -> None:
     s3 = {"accessKeySecret": {"name": "s3", "key": "id"}, "secretKeySecret": {"name": "s3", "key": "key"}}
     document = {"spec": {**pod, "env": env, "s3": s3, "envFrom": [{"secretRef": {"name": "whole"}}]}}
     found = keys.needed({"w": [document]}, target)
-    assert {name: each.keys for name, each in found.items()} == {
+    assert {namespace for namespace, _ in found} == {"default"}
+    assert {name: each.keys for (_, name), each in found.items()} == {
         "tls": {"ca": True}, "a": {"x": True, "y": False}, "s3": {"id": True, "key": True}, "whole": {"": True},
     }  # fmt: skip
-    assert list(found["a"].by) == ["w"]
+    assert list(found["default", "a"].by) == ["w"]
+
+
+def test_workflows_in_a_namespace_of_their_own(world: World, tmp_path: Path) -> None:
+    """Accounts, Secrets and templates are looked for there; the deploying one is bound where the services are."""
+    world.settings |= {"namespace": "models", "pipeline_namespace": "ml"}
+    made, restricted = world.cluster, {cluster.ENFORCE: "restricted"}
+    made.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "models", "labels": restricted}}, "")
+    for manifest in groups.setup(world.target):
+        made.create(manifest, "models")
+    for called in ("wandb", "pull"):
+        world.delete("api/v1", "secrets", called)
+        held = {"api-key": "eA==", ".dockerconfigjson": "e30="}
+        made.create({**secret(called), "data": held}, "models")
+    made.create(binding("digits-deployer", "ekiben-deploy"), "models")
+    with served(made) as url:
+        told = world.findings(tmp_path, url)
+        assert {each.name: each.seen for each in told.values() if each.outcome != "ok"} == {}
+        assert {"namespace", "pipelines' namespace", "quotas", "pipelines' quotas"} <= told.keys()
+        assert told["namespace"].seen == "models"
+        world.delete("apis/rbac.authorization.k8s.io/v1", "rolebindings", "ekiben-deploy-digits-deployer", "models")
+        made.create(binding("digits-deployer", "ekiben-deploy", "models"), "models")
+        rights = world.findings(tmp_path, url)["deployer's rights"]
+    assert rights.outcome == "fail"
+    assert "kubectl -n models create rolebinding" in rights.next_step
+    assert "--serviceaccount=ml:ekiben-deploy" in rights.next_step
 
 
 PROXY = "GET /api/v1/namespaces/{}/services/{}/proxy{}"

@@ -31,7 +31,7 @@ def findings(
         outside.append(Check("Prometheus", lambda: [addresses.prometheus(url, within)], late="fail"))
     inside = [
         *cluster.checks(api, settings),
-        *argo.checks(api, settings.namespace, documents, environ),
+        *argo.checks(api, settings.pipelines, documents, environ),
         *accounts.checks(api, target, documents),
         *keys.checks(api, target, documents),
         *permissions.checks(api, target),

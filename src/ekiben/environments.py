@@ -167,6 +167,15 @@ class Environment(Table):
     )
     fetch_image: Image = Field("", description="Image with ekiben that fetches bundles; empty: the runtime image.")
     image_pull_secrets: tuple[Name, ...] = Field((), description="Secrets for the registry.")
+    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field(
+        "",
+        description="When nodes pull images; empty: Kubernetes' own rule; Never: somebody loads them into the nodes.",
+    )
+    image_by: Literal["digest", "tag"] = Field(
+        "digest",
+        description="How pods name a Bento's image: by its digest; or by the tag that `ekiben image` gives it, the"
+        " Bento's version: nodes that images were loaded into (kind load, ctr import) know them by nothing else.",
+    )
     wandb_secret: Name = Field("wandb", description="Secret that holds the W&B API key under `api-key`, for bundles.")
     wandb_base_url: Url = Field("https://api.wandb.ai", min_length=1, description="W&B server that bundles come from.")
     replicas: Replicas = Field(default_factory=Replicas)

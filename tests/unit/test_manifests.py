@@ -52,6 +52,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "runtime_image": IMAGES,
     "fetch_image": IMAGES,
     "image_pull_secrets": st.lists(NAMES, max_size=2),
+    "image_pull_policy": st.sampled_from(["", "Always", "IfNotPresent", "Never", "never"]),
+    "image_by": st.sampled_from(["digest", "tag", ""]),
     "wandb_secret": NAMES,
     "wandb_base_url": URLS,
     "replicas": st.fixed_dictionaries({}, optional={"min": NUMBERS, "max": NUMBERS}),
@@ -295,6 +297,18 @@ def test_a_bundle_needs_an_image_to_run_in() -> None:
     with pytest.raises(UsageError, match="runtime image") as error:
         groups.everything(Target("digits", "test", Environment()), BENTO)
     assert "runtime_image" in error.value.next_step
+
+
+def test_images_that_were_loaded_into_the_nodes_are_named_by_tag_and_never_pulled() -> None:
+    loaded = Environment(image_pull_policy="Never", image_by="tag")
+    made = workload.deployment(Target("digits", "kind", loaded), "blue", IMAGE)
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    assert (container["image"], container["imagePullPolicy"]) == (f"{IMAGE.repository}:v3-1a2b3c4d", "Never")
+    assert made["spec"]["template"]["metadata"]["annotations"][names.IMAGE] == str(IMAGE), "which one it was is told"
+    bundle = Environment(image_pull_policy="Never", runtime_image="runtime:1")
+    made = workload.deployment(Target("digits", "kind", bundle), "blue", BENTO)
+    pod = made["spec"]["template"]["spec"]
+    assert {each["imagePullPolicy"] for each in [*pod["containers"], *pod["initContainers"]]} == {"Never"}
 
 
 def test_without_a_delivery_there_is_all_but_the_deployments() -> None:

@@ -90,6 +90,7 @@ def _server(settings: Environment, delivery: Delivery) -> Manifest:
     return {
         "name": CONTAINER,
         "image": _runtime(settings, delivery),
+        **_pulled(settings),
         **({"command": serve} if bundle else {}),
         "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
         "env": _env({**_ENV, **settings.env}),
@@ -110,7 +111,7 @@ def _server(settings: Environment, delivery: Delivery) -> Manifest:
 
 def _runtime(settings: Environment, delivery: Delivery) -> str:
     if isinstance(delivery, ImageRef):
-        return str(delivery)
+        return f"{delivery.repository}:{delivery.bento.version}" if settings.image_by == "tag" else str(delivery)
     if not settings.runtime_image:
         raise UsageError(
             f"{delivery} comes as a bundle, but the environment has no runtime image to serve it",
@@ -118,6 +119,10 @@ def _runtime(settings: Environment, delivery: Delivery) -> str:
             next_step="set runtime_image in the environment's table in pyproject.toml, or deploy an image with --image",
         )
     return settings.runtime_image
+
+
+def _pulled(settings: Environment) -> Manifest:
+    return {"imagePullPolicy": settings.image_pull_policy} if settings.image_pull_policy else {}
 
 
 def _fetcher(settings: Environment, bento: BentoRef) -> Manifest:
@@ -128,6 +133,7 @@ def _fetcher(settings: Environment, bento: BentoRef) -> Manifest:
     return {
         "name": "fetch",
         "image": settings.fetch_image or settings.runtime_image,
+        **_pulled(settings),
         "command": ["ekiben", "pull", "--bento", exact, "--into", f"{BUNDLE}/bento"],
         "env": [*_env({"HOME": "/tmp", "WANDB_BASE_URL": settings.wandb_base_url}), key],
         "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},

@@ -47,6 +47,7 @@ app.command()(reject)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 LOCAL = "local"
 Env = Annotated[str, typer.Option(help="Where: `local` for this machine, or an environment of pyproject.toml.")]
+Alias = Annotated[bool, typer.Option(help="Move W&B's alias to what is live then.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
 
 
@@ -235,7 +236,7 @@ def history(service: Service = "", env: Env = LOCAL, as_json: JsonFlag = False) 
 
 
 @app.command()
-def switch(service: Service = "", env: Env = LOCAL) -> None:
+def switch(service: Service = "", env: Env = LOCAL, alias: Alias = True) -> None:
     """Send traffic to the release that the idle slot holds, if it was live before.
 
     Example: ekiben switch
@@ -243,23 +244,29 @@ def switch(service: Service = "", env: Env = LOCAL) -> None:
     from ekiben.pipeline import stages
 
     if env == LOCAL:
-        release = stages.switch_over(_project(), _platform(service), by=_me())
+        release = stages.switch_over(_platform(service), by=_me())
     else:
-        release = deploying.switch_over(_cluster(service, env), by=_me())
+        place = _cluster(service, env)
+        release = deploying.switch_over(place, by=_me())
+        place.retire()
+    if alias:
         stages.promote(_project(), release)
     _out(f"{release.bento} is live in {release.slot}")
 
 
 @app.command()
-def rollback(service: Service = "", env: Env = LOCAL) -> None:
+def rollback(service: Service = "", env: Env = LOCAL, alias: Alias = True) -> None:
     """Send traffic back to the release that was live before, started anew where it was stopped.
 
     Example: ekiben rollback
     """
     from ekiben.pipeline import stages
 
-    release = stages.roll_back(_project(), _place(service, env), by=_me())
+    place = _place(service, env)
+    release = stages.roll_back(_project(), place, by=_me()) if alias else place.rollback(_me())
     _out(f"{release.bento} is live again, in {release.slot}")
+    if env != LOCAL:
+        place.retire()  # what was rolled back takes no room, and what is live has its own limits again
 
 
 @app.command()

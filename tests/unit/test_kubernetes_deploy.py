@@ -131,6 +131,27 @@ def test_wrong_answers_never_get_live(cluster: Cluster, wanted: Target, model: M
     assert (live(cluster), replicas(cluster, "blue"), replicas(cluster, "green")) == ("b1", 2, 0)
 
 
+@pytest.mark.parametrize("lag", [0.0, 5.0])
+def test_the_live_colour_does_not_answer_for_the_candidate(
+    cluster: Cluster, wanted: Target, model: Model, lag: float
+) -> None:
+    """The preview Service reached the live one before, and its endpoints follow its selector late."""
+    deployed(platform(cluster, wanted), 1)
+
+    def broken(pod: Any) -> Any:
+        def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> Any:
+            return (200, {}, b'{"y": 99}') if path == "/predict" else model.backend(pod)(method, path, headers, body)
+
+        return answer
+
+    cluster.kubelet.behave(lambda pod: "-green-" in pod["metadata"]["name"], backend=broken)
+    cluster.controllers.endpoints.lag = lag
+    verdict = deployed(platform(cluster, wanted), 2)
+    assert verdict.outcome is Outcome.FAIL
+    assert "answer.y: wanted 1, got 99" in str(verdict)
+    assert live(cluster) == "b1"
+
+
 def test_errors_after_the_switch_take_it_back_within_one_look(cluster: Cluster, wanted: Target, model: Model) -> None:
     deployed(platform(cluster, wanted), 1)
     place = platform(cluster, wanted)

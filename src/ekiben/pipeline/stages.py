@@ -332,7 +332,7 @@ def promote(project: Project, release: Release) -> None:
         raise
 
 
-def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:
+def switch_over(place: "LocalPlatform", by: str) -> Release:
     """Make live again what the idle slot holds, if it was live before: a candidate that was not judged never is."""
     seen = place.observe()
     held = seen.slots[seen.idle].bento
@@ -346,7 +346,6 @@ def switch_over(project: Project, place: "LocalPlatform", by: str) -> Release:
     place.stage(known.bento, by)
     release = known.model_copy(update={"slot": seen.idle, "time": datetime.now(UTC), "by": by, "run": ""})
     place.switch(release)
-    promote(project, release)
     return release
 
 

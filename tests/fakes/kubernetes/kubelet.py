@@ -183,6 +183,12 @@ class Kubelet:
         if not state.plan.pull_error:
             self._run(uid, state)
             return
+        if pod["spec"]["containers"][0]["imagePullPolicy"] == "Never":
+            message = f'Container image "{image}" is not present with pull policy of Never'
+            self._put(pod, {**pod["status"], "containerStatuses": _waiting(pod, "ErrImageNeverPull", message, 0)})
+            self.controllers.event(pod, "Warning", "ErrImageNeverPull", message, "kubelet")
+            self.controllers.event(pod, "Warning", "Failed", "Error: ErrImageNeverPull", "kubelet")
+            return
         state.pulls += 1
         if state.pulls % 2:
             message = f'failed to pull and unpack image "{image}": {state.plan.pull_error}'

@@ -49,7 +49,7 @@ BUILT_IN = (
     _core("services", "Service", subresources=("status", "proxy"), short=("svc",), returns_deleted=True),
     _core("pods", "Pod", subresources=("status", "log", "proxy"), short=("po",), generation=True),
     _core("events", "Event", short=("ev",)),
-    _core("serviceaccounts", "ServiceAccount", short=("sa",), returns_deleted=True),
+    _core("serviceaccounts", "ServiceAccount", subresources=("token",), short=("sa",), returns_deleted=True),
     _core("configmaps", "ConfigMap", short=("cm",)),
     _core("secrets", "Secret"),
     _core("resourcequotas", "ResourceQuota", subresources=("status",), short=("quota",), returns_deleted=True),
@@ -89,6 +89,7 @@ _SUBRESOURCE_KINDS = {
     "status": ("", "", "", ["get", "patch", "update"]),
     "log": ("", "", "Pod", ["get"]),
     "proxy": ("", "", "", ["create", "delete", "get", "patch", "update"]),
+    "token": ("authentication.k8s.io", "v1", "TokenRequest", ["create"]),
 }
 
 

@@ -139,6 +139,8 @@ class Api:
             return 0, str(error).encode()
         if answer.status_code in (401, 403) and _status(answer):
             raise self._error(answer)
+        if answer.status_code == 404 and (_status(answer).get("details") or {}).get("kind") == "endpoints":
+            return 503, answer.content  # the Service is so new that nobody has written its endpoints yet
         return answer.status_code, answer.content
 
     def watch(self, path: str, name: str, version: str, seconds: int) -> Iterator[Json]:

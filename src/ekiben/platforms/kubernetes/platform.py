@@ -297,6 +297,7 @@ class KubernetesPlatform:
                     self.hold.change_service(mine)
             case Stage(slot, bento):
                 self.hold.known.state.staging(slot, claim, action.epoch)
+                self.traffic.preview(slot)  # early, so that its endpoints follow while pods start
                 self._colours.put(slot, self.delivery(bento), claim)
             case Start(slot, bento) if slot == self.hold.known.state.selector:
                 self._colours.revive(slot)

@@ -28,7 +28,9 @@ class Probes:
         hold, traffic = self._place.hold, self._place.traffic
         if not self._aimed:
             traffic.preview(self._slot)
-            self._aimed = True
+            self._aimed = not traffic.preview_astray(self._slot, poll_s)
+        if not self._aimed:
+            return
         # The last look sees only what was answered before it.
         due = min(math.ceil(missing / max(1.0, left_s // poll_s)), int(MOST_PER_SECOND * poll_s))
         began = hold.now()

@@ -2,6 +2,7 @@
 
 from ekiben.loadtest.golden import Golden
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
+from ekiben.platforms.kubernetes.traffic import VERIFY_SECONDS
 from ekiben.types import Check, Outcome, Slot, Verdict
 
 EXAMPLES = 3
@@ -11,7 +12,11 @@ TRIES = 8  # the preview's endpoints follow its selector some time later
 def smoke(place: KubernetesPlatform, slot: Slot, golden: Golden) -> Verdict:
     """Whether that colour gives right answers. PASS only if the first examples are all right."""
     place.traffic.preview(slot)
-    checks = []
+    checks: list[Check] = []
+    if wrong := place.traffic.preview_astray(slot, VERIFY_SECONDS):
+        name, wanted = f"endpoints of {place.target.preview}", f"ready pods of {slot}, and only those"
+        checks.append(Check(name=name, outcome=Outcome.ERROR, seen=wrong, wanted=wanted))
+        return Verdict.of(checks, f"smoke test of {slot}")
     for number, example in enumerate(golden.examples[:EXAMPLES], 1):
         seen = _ask(place, golden.route_of(example), example.body)
         wrong = seen if isinstance(seen, str) else example.check(seen)[1]

@@ -15,18 +15,33 @@ VERIFY_SECONDS = 30.0
 class Traffic:
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
+        self._aimed: Slot | None = None
 
     def preview(self, slot: Slot) -> None:
-        """The preview Service reaches that colour."""
+        """The preview Service selects that colour; whoever holds the idle one does this, so once is enough."""
+        if self._aimed == slot:
+            return
         patch: list[Manifest] = [{"op": "add", "path": "/spec/selector", "value": self._hold.target.selector(slot)}]
         for attempt in range(TRIES):  # twice is as good as once
             try:
                 self._hold.api.patch(self._hold.path("v1", "services", self._hold.target.preview), patch)
+                self._aimed = slot
                 return
             except NoAnswerError:
                 if attempt + 1 == TRIES:
                     raise
                 self._hold.sleep(0.2 * 2**attempt)
+
+    def preview_astray(self, slot: Slot, seconds: float) -> str:
+        """Whom the preview Service still reaches besides ready pods of that colour; '' as soon as it is nobody. Its
+        endpoints follow its selector some time later: until then the other colour would answer for this one."""
+        deadline, pause = self._hold.now() + timedelta(seconds=seconds), 0.25
+        while wrong := self._strays(self.ready(self._hold.target.preview), (slot,)):
+            if self._hold.now() >= deadline:
+                break
+            self._hold.sleep(pause)
+            pause = min(2 * pause, 2.0)
+        return wrong
 
     def ask_preview(self, route: str, body: bytes) -> tuple[int, bytes]:
         """POST to the preview Service, through the API server: status and body; status 0: no answer."""
@@ -46,7 +61,8 @@ class Traffic:
         pause = 0.25
         while True:
             slot = self._hold.live_slot()
-            wrong = self._strays(slot)
+            canary = self._hold.known.canary
+            wrong = self._strays(self.ready(), SLOTS if canary and not canary.route else (slot,))
             if not wrong:
                 return
             service = self._hold.api.get(self._hold.path("v1", "services", self._hold.target.name))
@@ -60,14 +76,12 @@ class Traffic:
             self._hold.sleep(pause)
             pause = min(2 * pause, 2.0)
 
-    def ends(self) -> list[Manifest]:
-        params = {"labelSelector": f"kubernetes.io/service-name={self._hold.target.name}"}
+    def ends(self, service: str = "") -> list[Manifest]:
+        params = {"labelSelector": f"kubernetes.io/service-name={service or self._hold.target.name}"}
         slices = self._hold.api.get(self._hold.path("discovery.k8s.io/v1", "endpointslices"), params)["items"]
         return [end for each in slices for end in each.get("endpoints") or ()]
 
-    def _strays(self, slot: Slot) -> str:
-        names, canary = self.ready(), self._hold.known.canary
-        wanted = SLOTS if canary and not canary.route else (slot,)
+    def _strays(self, names: list[str], wanted: tuple[Slot, ...]) -> str:
         strange = [name for name in names if not any(self._is_of(name, each) for each in wanted)]
         return f"{', '.join(strange)} among them" if strange else "" if names else "none is ready"
 
@@ -76,9 +90,9 @@ class Traffic:
         names = self.ready()
         return {slot: sum(self._is_of(name, slot) for name in names) for slot in SLOTS}
 
-    def ready(self) -> list[str]:
-        """Names of the pods that the live Service sends traffic to."""
-        ready = [end for end in self.ends() if (end.get("conditions") or {}).get("ready", True)]
+    def ready(self, service: str = "") -> list[str]:
+        """Names of the pods that a Service, by default the live one, sends traffic to."""
+        ready = [end for end in self.ends(service) if (end.get("conditions") or {}).get("ready", True)]
         return [(end.get("targetRef") or {}).get("name", "?") for end in ready]
 
     def _is_of(self, pod: str, slot: Slot) -> bool:

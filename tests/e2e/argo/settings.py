@@ -24,7 +24,7 @@ project at its working directory, `python` and `ekiben` on the PATH, and a `.eki
 For example with kind:
 
     docker build -t localhost/pipeline:1 . && kind load docker-image localhost/pipeline:1
-    KUBECONFIG=~/.kube/config EKIBEN_E2E_PIPELINE_IMAGE=localhost/pipeline:1 pytest -m journey tests/e2e/argo -k cluster
+    KUBECONFIG=~/.kube/config EKIBEN_E2E_PIPELINE_IMAGE=localhost/pipeline:1 make test-cluster
 
 Everything is done in two namespaces, ekiben-e2e-…, that are made and deleted here. A run that was killed leaves them:
 kubectl delete namespace -l ekiben.dev/e2e

@@ -55,6 +55,7 @@ def fitted(document: Json, image: str, pull: str, environments: str) -> Json:
         script["imagePullPolicy"] = pull
         script["env"].append({"name": "EKIBEN_ENVIRONMENTS", "value": environments})
         script["resources"] = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
+    spec["podGC"]["deleteDelayDuration"] = "30s"  # time to read what they wrote
     if document["metadata"]["name"] == "rollback-on-cluster":
         spec["ttlStrategy"]["secondsAfterSuccess"] = TTL_S
     if document["kind"] == "CronWorkflow":

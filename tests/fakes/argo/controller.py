@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from tests.fakes.argo import nodes
 from tests.fakes.argo.operation import GROUP, LABEL, VERSION, Operation
 from tests.fakes.kubernetes.clock import EPOCH
 from tests.fakes.kubernetes.clock import seconds as since
@@ -80,6 +81,7 @@ class Controller:
         self.locks: dict[str, str] = {}  # name of a mutex -> id of the node that has it
         self.attempts: dict[str, int] = {}
         self.memory: dict[str, Json] = {}  # cache and key -> outputs: the ConfigMaps of memoize
+        self.archived: dict[str, str] = {}  # by node: its log, where Argo keeps it
         self.work: Work | None = None
         self._conduct: dict[str, Conduct] = {}
         self._working: dict[str, Future[Done]] = {}
@@ -131,6 +133,17 @@ class Controller:
         begun = since((state.get("running") or state["terminated"])["startedAt"])
         lines = conduct.log.splitlines()
         return [(begun + conduct.seconds * number / len(lines), line) for number, line in enumerate(lines)]
+
+    def archive(self, workflow: str, template: str, text: str, namespace: str = "default") -> None:
+        """As archiveLogs does: the log is an artifact of the step, which the Argo Server has."""
+        made = copy.deepcopy(self.store.get(self.workflows.key, namespace, workflow))
+        kept = made["status"].get("nodes") or nodes.unpacked(made["status"].pop("compressedNodes"))
+        for node in kept.values():
+            if node["templateName"] == template:
+                node.setdefault("outputs", {})["artifacts"] = [{"name": "main-logs", "s3": {"key": f"{workflow}/log"}}]
+                self.archived[node["id"]] = text
+        made["status"]["nodes"] = kept
+        self.store.put(self.workflows, made)
 
     def condemn(self, resource: Resource, thing: Json, delay: float) -> None:
         """Deletes it so many seconds later."""

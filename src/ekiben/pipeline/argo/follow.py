@@ -115,6 +115,7 @@ def _last_lines(client: Client, status: Status, step: Step) -> list[str]:
 def logs(client: Client, name: str, wanted: str, tail: int | None, keep_on: bool) -> Iterator[tuple[str, str]]:
     """Names of steps and lines of their logs."""
     shown: dict[str, tuple[str, int]] = {}
+    told: set[str] = set()  # what was over before it was read the last time: it writes no more
     while True:
         status = read(client.get(name))
         status.readable()
@@ -125,8 +126,12 @@ def logs(client: Client, name: str, wanted: str, tail: int | None, keep_on: bool
                 f"{name} has no step {wanted!r} that ran", wanted=f"one of {known}" if known else "a step that started"
             )
         for step in steps:
+            if step.id in told:
+                continue
             for line in _new(client, status, step, tail, shown, quiet=keep_on or not wanted):
                 yield step.name, line
+            if step.finished:
+                told.add(step.id)
         if status.over or not keep_on:
             return
         sleep(POLL_S)

@@ -119,7 +119,20 @@ class Server:
             for entry in self._stream(self._path("workflows", status.name, "log"), params, TIME_OUT_S):
                 stamp, _, line = str(entry.get("content", "")).partition(" ")
                 lines.append((stamp, line))
-        return lines
+        if lines or not (step.finished and step.attempts and status.pod_gc):
+            return lines
+        if step.archived:
+            return self._archived(status.name, step.attempts[-1], tail)
+        raise status.without_log(step)  # or it wrote nothing: the server tells the one from the other as little
+
+    def _archived(self, name: str, node: str, tail: int | None) -> list[tuple[str, str]]:
+        """What Argo has kept of the step's log; it has no time stamps."""
+        parts = (self.namespace, "workflows", name, node, "outputs", statuses.LOG)
+        text = self._answered(
+            "GET", f"{self.url}/artifact-files/" + "/".join(quote(part, safe="") for part in parts)
+        ).text
+        lines = text.splitlines()
+        return [("", line) for line in (lines if tail is None else lines[len(lines) - min(tail, len(lines)) :])]
 
     def resume_step(self, name: str, step: Step, outputs: Mapping[str, str], message: str) -> None:
         for _ in range(TRIES):
@@ -170,7 +183,10 @@ class Server:
         return f"{self.url}/api/v1/" + "/".join(quote(part, safe="") for part in parts)
 
     def _json(self, method: str, url: str, body: Json | None = None) -> Json:
-        """The answer as JSON. Reading is tried again; other requests where they were surely not carried out."""
+        return self._parsed(self._answered(method, url, body))
+
+    def _answered(self, method: str, url: str, body: Json | None = None) -> httpx.Response:
+        """A good answer. Reading is tried again; other requests where they were surely not carried out."""
         for attempt in range(TRIES):
             last = attempt + 1 == TRIES
             try:
@@ -181,7 +197,7 @@ class Server:
                 self._sleep(0.2 * 2**attempt)
                 continue
             if answer.is_success:
-                return self._parsed(answer)
+                return answer
             again = answer.status_code == 429 or (method == "GET" and answer.status_code >= 500)
             if last or not again:
                 raise self._error(answer)

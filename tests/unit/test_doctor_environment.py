@@ -27,6 +27,7 @@ import yaml
 
 from ekiben.config import Project
 from ekiben.doctor import addresses, argo, cluster, environment, finding, keys, permissions
+from ekiben.doctor import controller as argo_controller
 from ekiben.doctor.finding import Finding
 from ekiben.environments import Environment
 from ekiben.errors import UsageError
@@ -142,6 +143,10 @@ def controller(image: str = "quay.io/argoproj/workflow-controller:v4.1.2", *args
     return made
 
 
+def settings_of_argo(**data: str) -> Json:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": argo_controller.CONFIG}, "data": data}
+
+
 def secret(name: str, **keys: str) -> Json:
     data = {key.replace("_", "-"): b64encode(value.encode()).decode() for key, value in keys.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "Opaque", "data": data}
@@ -187,6 +192,7 @@ def world(registry: str, wandb: str) -> World:
         cluster.create(each, "ml")
     pull = secret("pull") | {"data": {".dockerconfigjson": b64encode(b'{"auths": {}}').decode()}}
     cluster.create(pull | {"type": "kubernetes.io/dockerconfigjson"}, "ml")
+    cluster.create(settings_of_argo(executor="securityContext: " + json.dumps(argo_controller.CONFINED)), "argo")
     for file in sorted((ROOT / "workflows").glob("*_on_cluster.yaml")):
         made.documents[file.stem] = list(yaml.safe_load_all(file.read_text()))
         cluster.create(yaml.safe_load(file.read_text()), "ml")
@@ -645,6 +651,59 @@ def test_the_definitions_of_argo_4_have_what_tells_it() -> None:
     fields = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     assert "schedules" in fields
     assert "schedule" not in fields
+
+
+@pytest.mark.parametrize(
+    ("data", "level", "chosen", "name", "outcome", "seen"),
+    [
+        ({}, "restricted", "", "Argo's own containers", "fail", "every pod of a step is refused"),
+        ({}, "baseline", "", "Argo's own containers", "ok", "ml does not enforce restricted"),
+        ({"config": "executor: {securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}"},
+         "restricted", "", "Argo's own containers", "ok", "confined"),
+        ({"executor": "[not: closed"}, "restricted", "", "Argo's own containers", "fail", "no security context"),
+        ({"instanceID": "team"}, "baseline", "", "Argo's instance", "fail", "only workflows of instance team"),
+        ({"config": "instanceID: team"}, "baseline", "team", "Argo's instance", "ok", "team"),
+        ({}, "baseline", "team", "Argo's instance", "fail", "workflows of no instance; ARGO_INSTANCEID is team"),
+    ],
+)  # fmt: skip
+def test_how_the_controller_is_set_up(
+    world: World, tmp_path: Path, data: dict[str, str], level: str, chosen: str, name: str, outcome: str, seen: str
+) -> None:
+    path = f"/api/v1/namespaces/argo/configmaps/{argo_controller.CONFIG}"
+    world.ask("DELETE", path)
+    world.cluster.create(settings_of_argo(**data), "argo")
+    world.ask("PATCH", "/api/v1/namespaces/ml", {"metadata": {"labels": {cluster.ENFORCE: level}}})
+    world.environ |= {"ARGO_INSTANCEID": chosen} if chosen else {}
+    with served(world.cluster) as url:
+        told = world.findings(tmp_path, url)[name]
+        assert (told.outcome, seen in told.seen) == (outcome, True), told
+        if told.fix:  # what is printed mends it
+            world.ask("PATCH", path, yaml.safe_load(told.fix))
+            assert world.findings(tmp_path, url)[name].outcome == "ok"
+
+
+def test_who_may_not_see_the_controller_s_settings_is_told_so(world: World, tmp_path: Path) -> None:
+    world.cluster.fail("get configmaps", status=403)
+    with served(world.cluster) as url:
+        told = world.findings(tmp_path, url)["Argo's settings"]
+    assert (told.outcome, told.exit_code) == ("unknown", 0)
+
+
+def test_memoized_steps_need_a_controller_that_may_keep_them(world: World, tmp_path: Path) -> None:
+    """The documented rights are enough: what is printed is what Argo's documentation asks for."""
+    world.documents["retrain"] = list(yaml.safe_load_all((ROOT / "workflows" / "retrain.yaml").read_text()))
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "update"]}]
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "m"}, "rules": rules}
+    with served(world.cluster) as url:
+        assert "memoized steps" not in world.findings(tmp_path, url)
+        world.cluster.create(world.documents["retrain"][0], "ml")
+        told = world.findings(tmp_path, url)["memoized steps"]
+        assert told.outcome == "fail"
+        assert told.seen == "system:serviceaccount:argo:default may not get, create, update configmaps in argo"
+        assert "--verb=get,create,update --resource=configmaps" in told.next_step
+        world.cluster.create(role, "argo")
+        world.cluster.create(binding("m", "default", "argo"), "argo")
+        assert world.findings(tmp_path, url)["memoized steps"].outcome == "ok"
 
 
 def test_what_nobody_has_installed_asks_for_nothing(world: World, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def controller(api: Api, namespace: str) -> Finding:
         step = f"take away --namespaced or --managed-namespace, or install one in {namespace}"
         return wrong(name, f"those in {where} see only other namespaces", f"one that sees {namespace}", step)
     deployment = seeing[0]
-    metadata, container = deployment["metadata"], _container(deployment) or {}
+    metadata, container = deployment["metadata"], container_of(deployment)
     where = f"{metadata['namespace']}/{metadata['name']}"
     seen = f"{where}: {container['image']}"
     if not (deployment.get("status") or {}).get("availableReplicas"):
@@ -150,18 +150,27 @@ def _controllers(api: Api, namespace: str) -> list[Json]:
                 listed += api.get(path("apps/v1", "deployments", place)).get("items") or []
             except EkibenError as error:
                 refusals.append(error)
-        if refusals and not any(map(_container, listed)):
+        if refusals and not any(map(container_of, listed)):
             raise refusals[-1] from None
-    return [each for each in listed if _container(each)]
+    return [each for each in listed if container_of(each)]
 
 
-def _container(deployment: Json) -> Json | None:
+def controller_of(api: Api, namespace: str) -> Json | None:
+    """The Deployment of the controller that sees the namespace; None where nobody knows of one."""
+    try:
+        return next((each for each in _controllers(api, namespace) if _sees(each, namespace)), None)
+    except EkibenError:
+        return None
+
+
+def container_of(deployment: Json) -> Json:
+    """The controller's container; empty for a Deployment of something else."""
     containers: list[Json] = deployment["spec"]["template"]["spec"]["containers"]
-    return next((each for each in containers if _IMAGE.search(each.get("image", ""))), None)
+    return next((each for each in containers if _IMAGE.search(each.get("image", ""))), {})
 
 
 def _sees(deployment: Json, namespace: str) -> bool:
-    container = _container(deployment) or {}
+    container = container_of(deployment)
     arguments = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
     if match := re.search(r"--managed-namespace[= ](\S+)", arguments):
         return match[1] == namespace

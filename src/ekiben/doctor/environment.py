@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ekiben.doctor import accounts, addresses, argo, cluster, keys, permissions
+from ekiben.doctor import accounts, addresses, argo, cluster, controller, keys, permissions
 from ekiben.doctor.finding import Check, Finding, refused, run, unknown
 from ekiben.errors import EkibenError
 from ekiben.platforms.kubernetes.api import Api, configured
@@ -32,6 +32,7 @@ def findings(
     inside = [
         *cluster.checks(api, settings),
         *argo.checks(api, settings.pipelines, documents, environ),
+        *controller.checks(api, settings.pipelines, documents, environ),
         *accounts.checks(api, target, documents),
         *keys.checks(api, target, documents),
         *permissions.checks(api, target),

@@ -153,6 +153,12 @@ def world(folder: Path) -> Iterator[World]:
     cluster.tokens["admin"] = ADMIN
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argo"}}, "")
     cluster.create(deployment("workflow-controller", 1, "quay.io/argoproj/workflow-controller:v4.1.2"), "argo")
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "update"]}]
+    group, metadata = "rbac.authorization.k8s.io", {"name": "memoize"}
+    cluster.create({"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules}, "argo")
+    bound = {"kind": "RoleBinding", "roleRef": {"apiGroup": group, "kind": "Role", "name": "memoize"}}
+    bound |= {"subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "argo"}]}
+    cluster.create({"apiVersion": f"{group}/v1", "metadata": metadata, **bound}, "argo")
     controller = Controller(cluster)
     tracker, url = start_tracker(folder / "tracker")
     try:

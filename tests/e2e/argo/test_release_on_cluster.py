@@ -11,7 +11,6 @@ a rejected or stopped run changes nothing; a rollback goes back; unchanged data 
 cleared away, its pods and in the end itself.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -42,12 +41,12 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_it_is_installed_and_the_doctor_finds_nothing(world: World) -> None:
     said = world.install_workflows()
     assert said.count(": created") == len(WORKFLOWS), said
-    assert world.cli("workflow", "apply", *[f"workflows/{name}.yaml" for name in WORKFLOWS], "--env", "e2e")
+    assert world.install_workflows(again=True).count(": unchanged") == len(WORKFLOWS)
     world.hire("user")
-    told = json.loads(world.cli("doctor", "digits", "--env", "e2e", "--json", code=None).stdout)
-    # A registry is asked only where images are pulled.
-    bad = [each for each in told["checks"] if each["outcome"] == "fail" and not each["name"].startswith("registry")]
-    assert bad == []
+    # A registry is asked only where images are pulled; without memoize everything but retraining works.
+    passed_over = ("registry", "memoized steps")
+    found = [each for each in world.doctor().values() if each["outcome"] not in ("ok", "warn")]
+    assert [each for each in found if not each["name"].startswith(passed_over)] == []
 
 
 def test_a_release_a_second_one_the_way_back_and_one_that_nobody_could_judge(world: World) -> None:
@@ -117,6 +116,9 @@ def test_a_rejected_release_and_one_that_is_stopped_change_nothing(world: World)
 
 
 def test_unchanged_data_cost_one_look(world: World) -> None:
+    may = world.doctor()["memoized steps"]
+    if may["outcome"] != "ok":
+        pytest.skip(f"{may['seen']}; {may['next_step']}")
     given = {"environment": "e2e", "delivery": "bundle", "params": '{"C": "0.3"}'}
     with world.asking():
         first = world.submit("workflows/retrain.yaml", **given)

@@ -156,9 +156,9 @@ class World:
             }
         )
 
-    def install_workflows(self) -> str:
+    def install_workflows(self, again: bool = False) -> str:
         """By `ekiben workflow apply`; what it says."""
-        for file in (self.project / "workflows").glob("*.yaml"):
+        for file in () if again else (self.project / "workflows").glob("*.yaml"):
             if file.stem not in WORKFLOWS:
                 file.unlink()
                 continue
@@ -200,6 +200,11 @@ class World:
             raise AssertionError(f"ekiben {' '.join(args)} takes longer than {self.longest:g} s") from None
         assert code in (None, started.returncode), f"ekiben {' '.join(args)}: {started.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(args, started.returncode, out, err)
+
+    def doctor(self) -> dict[str, Json]:
+        """What `ekiben doctor` finds, by the checks' names."""
+        told = json.loads(self.cli("doctor", "digits", "--env", ENV, "--json", code=None).stdout)
+        return {each["name"]: each for each in told["checks"]}
 
     def submit(self, template: str, **parameters: str) -> str:
         """The run of a template, or of a file, that a user with the least rights has started."""

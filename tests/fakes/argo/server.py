@@ -47,7 +47,8 @@ class ArgoServer:
 
     def fail(self, match: str, times: int = 1, **effect: Any) -> None:
         """The next calls that match ("PUT .*/stop") fail: `status` with `body` (bytes) or as its own error,
-        `retry_after` seconds, `delay` in real seconds, `lost` (done, then no answer), `reset` (no answer at all)."""
+        `retry_after` seconds, `delay` in real seconds, `lost` (done, then no answer), `reset` (no answer at all),
+        `broken` (a gRPC code with which a stream ends after its status was sent)."""
         self._faults.append({"match": match, "left": times, **effect})
 
     def request(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
@@ -69,6 +70,9 @@ class ArgoServer:
             found = self._answered(method, parts.path, dict(parse_qsl(parts.query)), headers, body)
         except Refused as refused:
             found = _refusal(refused)
+        if fault.get("broken"):
+            error = {"grpc_code": fault["broken"], "http_code": 403, "message": "pods is forbidden", "details": []}
+            found.body = iter([json.dumps({"error": error}).encode() + b"\n"])
         if fault.get("lost"):
             raise ConnectionLost(committed=True)
         return found

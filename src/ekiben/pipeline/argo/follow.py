@@ -69,7 +69,9 @@ def _from(client: Client, status: Status, until: float | None) -> Iterator[Statu
 
 def _next_step(client: Client, status: Status) -> str:
     if status.phase == "Pending" and status.started is None:
-        return f"is Argo's workflow controller running, and does it look after {client.where}?"
+        return (
+            f"is Argo's workflow controller running, and does it look after {client.where}? `ekiben doctor --env ENV`"
+        )
     return f"ekiben workflow watch {status.name}"
 
 

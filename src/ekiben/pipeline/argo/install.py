@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ekiben.errors import ConflictError, NotFoundError, UnsupportedError, UsageError
+from ekiben.pipeline.argo.client import instance
 from ekiben.pipeline.argo.documents import API_VERSION
 from ekiben.platforms.kubernetes.api import AbsentError, Api, NoAnswerError, configured, path
 
@@ -74,9 +75,12 @@ class Place:
         return Change(kind, name, "created" if before is None else "changed" if diff else "unchanged", diff)
 
     def _applied(self, document: Json, force: bool, dry_run: bool) -> Json:
-        where, thing = self._path(document), dict(document)
+        where, thing, metadata = self._path(document), dict(document), dict(document["metadata"])
         if document["kind"] != "ClusterWorkflowTemplate":
-            thing["metadata"] = {**document["metadata"], "namespace": self.namespace}
+            metadata["namespace"] = self.namespace
+        if marked := {**(metadata.get("labels") or {}), **instance()}:
+            metadata["labels"] = marked
+        thing["metadata"] = metadata
         for _ in range(TRIES - 1):
             try:
                 return self._once(where, thing, force, dry_run)

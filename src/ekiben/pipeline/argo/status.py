@@ -16,6 +16,7 @@ Json = dict[str, Any]
 FINISHED = ("Succeeded", "Failed", "Error")
 """Phases of a workflow that is over. An empty phase is one that no controller has taken up yet."""
 BAD = ("Failed", "Error")
+POD_NAMES = "workflows.argoproj.io/pod-name-format"
 LOG = "main-logs"
 """Argo's name of the artifact that a step's log is archived as."""
 MOST_NODES = 64 * 1024 * 1024
@@ -210,12 +211,15 @@ def packed(nodes: Mapping[str, Json]) -> str:
     return base64.b64encode(writer.compress(data) + writer.flush()).decode()
 
 
-def pod_name(workflow: str, step: Step, node_id: str) -> str:
-    """The name that Argo (pod names of version 2) gives the pod of a node: node ids end in the same hash."""
+def pod_name(status: Status, step: Step, node_id: str) -> str:
+    """The name that Argo gives the pod of a node: in version 2, its default, by the hash that the node's id ends in; in
+    version 1 the id itself."""
     found = _HASH.search(node_id)
-    if found is None or node_id == workflow:
-        return workflow
-    return f"{f'{workflow}-{step.template}'[:242]}-{found[1]}"
+    if status.annotations.get(POD_NAMES) == "v1":
+        return node_id
+    if found is None or node_id == status.name:
+        return status.name
+    return f"{f'{status.name}-{step.template}'[:242]}-{found[1]}"
 
 
 def _shown(node: Json, step: Step) -> bool:

@@ -6,6 +6,7 @@ own disk, with the token of the step's own account.
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -160,11 +161,15 @@ def world(folder: Path) -> Iterator[World]:
     bound |= {"subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "argo"}]}
     cluster.create({"apiVersion": f"{group}/v1", "metadata": metadata, **bound}, "argo")
     controller = Controller(cluster)
+    key = secrets.token_hex(20)
+    create = [sys.executable, "-m", "ekiben.cli", "tracker", "key", "create", "team", "--stdin"]  # as in tracker.yaml
+    subprocess.run([*create, "--data", str(folder / "tracker")], input=key, text=True, check=True, capture_output=True)
     tracker, url = start_tracker(folder / "tracker")
     try:
         with served(cluster, speed=SPEED) as server:
             kubeconfig = write_kubeconfig(folder / "admin.kubeconfig", server, token="admin")
-            made = World(folder, kubeconfig, "registry.example/pipeline:1", "IfNotPresent", TABLE, 600.0, tracker=url)
+            image = "registry.example/pipeline:1"
+            made = World(folder, kubeconfig, image, "IfNotPresent", TABLE, 600.0, key=key, tracker=url)
             pods = Pods(made)
             controller.work = pods.work
             cluster.kubelet.behave("", backend=pods.backend)

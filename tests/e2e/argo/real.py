@@ -52,8 +52,11 @@ def _forwarded(made: World) -> Iterator[str]:
     command = ["kubectl", *where, "port-forward", "service/ekiben-tracker", ":8080", "--address=127.0.0.1"]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as forward:
         assert forward.stdout
+        late = threading.Timer(60, forward.kill)
         try:
+            late.start()
             said = forward.stdout.readline()
+            late.cancel()
             port = re.search(r"127\.0\.0\.1:(\d+) ->", said)
             assert port, said + (forward.stdout.read() if forward.poll() is not None else "")
             # What it says of each connection must go somewhere, or it waits for a reader.

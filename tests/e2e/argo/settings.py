@@ -21,7 +21,7 @@ project at its working directory, `python` and `ekiben` on the PATH, and a `.eki
     RUN pip install --no-cache-dir '.[sklearn]' && install -d -o 10001 -g 10001 .ekiben
     USER 10001
 
-For example with kind:
+For example with kind, in a fresh clone with that as its Dockerfile:
 
     docker build -t localhost/pipeline:1 . && kind load docker-image localhost/pipeline:1
     KUBECONFIG=~/.kube/config EKIBEN_E2E_PIPELINE_IMAGE=localhost/pipeline:1 make test-cluster

@@ -660,6 +660,8 @@ def test_the_definitions_of_argo_4_have_what_tells_it() -> None:
         ({}, "baseline", "", "Argo's own containers", "ok", "ml does not enforce restricted"),
         ({"config": "executor: {securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}"},
          "restricted", "", "Argo's own containers", "ok", "confined"),
+        ({"config": "parallelism: 3", "executor": "securityContext: {}"},
+         "restricted", "", "Argo's own containers", "fail", "every pod of a step is refused"),
         ({"executor": "[not: closed"}, "restricted", "", "Argo's own containers", "fail", "no security context"),
         ({"instanceID": "team"}, "baseline", "", "Argo's instance", "fail", "only workflows of instance team"),
         ({"config": "instanceID: team"}, "baseline", "team", "Argo's instance", "ok", "team"),
@@ -678,7 +680,13 @@ def test_how_the_controller_is_set_up(
         told = world.findings(tmp_path, url)[name]
         assert (told.outcome, seen in told.seen) == (outcome, True), told
         if told.fix:  # what is printed mends it
-            world.ask("PATCH", path, yaml.safe_load(told.fix))
+            mended = yaml.safe_load(told.fix)
+            within = (
+                {"data": {"config": yaml.safe_dump(yaml.safe_load(data["config"]) | mended)}}
+                if data.get("config")
+                else mended
+            )
+            world.ask("PATCH", path, within)
             assert world.findings(tmp_path, url)[name].outcome == "ok"
 
 

@@ -27,8 +27,9 @@ CONFINED = {
 }
 
 
-def configuration(api: Api, deployment: Json) -> Json:
-    """What its ConfigMap says: a document under `config`, or one under each key. Empty where there is none."""
+def configuration(api: Api, deployment: Json) -> tuple[Json, bool]:
+    """What its ConfigMap says, and whether it says it all in one document, under `config`: what else stands there is
+    passed over then. Without, there is one under each key. Empty where there is no such ConfigMap."""
     container = argo.container_of(deployment)
     arguments = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
     named = re.search(r"--configmap[= ](\S+)", arguments)
@@ -37,9 +38,8 @@ def configuration(api: Api, deployment: Json) -> Json:
     try:
         read = {key: yaml.safe_load(value) for key, value in data.items()}
     except yaml.YAMLError:
-        return {}
-    inner = read.get("config")
-    return inner if isinstance(inner, dict) else read
+        return {}, "config" in data
+    return (read["config"] or {}, True) if "config" in read else (read, False)
 
 
 def instance(configured: Json, chosen: str) -> Finding:
@@ -52,7 +52,7 @@ def instance(configured: Json, chosen: str) -> Finding:
     return wrong(name, f"{seen}; {INSTANCE} is {chosen or 'not set'} here", "the same of both", step)
 
 
-def confinement(api: Api, configured: Json, namespace: str, where: str) -> Finding:
+def confinement(api: Api, configured: Json, nested: bool, namespace: str, where: str) -> Finding:
     """Whether pods with Argo's own containers in them may be created in the namespace."""
     name = "Argo's own containers"
     labels = (api.get(f"/api/v1/namespaces/{namespace}")["metadata"]).get("labels") or {}
@@ -63,8 +63,11 @@ def confinement(api: Api, configured: Json, namespace: str, where: str) -> Findi
         "drop", ()
     ):
         return ok(name, "confined by executor.securityContext")
-    step = f"in the ConfigMap {CONFIG} of {where}, as printed below; or enforce baseline in {namespace}"
-    fix = yaml.safe_dump({"data": {"executor": yaml.safe_dump({"securityContext": CONFINED}, sort_keys=False)}})
+    place = f"the ConfigMap {CONFIG} of {where}{', within its key config' if nested else ''}"
+    step = f"put what is printed below into {place}; or enforce baseline in {namespace}"
+    executor = {"securityContext": CONFINED}
+    told: Json = {"executor": executor} if nested else {"data": {"executor": yaml.safe_dump(executor, sort_keys=False)}}
+    fix = yaml.safe_dump(told, sort_keys=False)
     seen = f"{namespace} enforces restricted, and they have no security context: every pod of a step is refused"
     return wrong(name, seen, "executor.securityContext in the controller's ConfigMap", step, fix)
 
@@ -114,12 +117,12 @@ def checks(
             return []  # which the check of the controller itself tells
         where = deployment["metadata"]["namespace"]
         try:
-            configured = configuration(api, deployment)
+            configured, nested = configuration(api, deployment)
         except UsageError:
             return [unknown("Argo's settings", f"not allowed to look at the ConfigMap {CONFIG} in {where}")]
         return [
             instance(configured, environ.get(INSTANCE, "")),
-            confinement(api, configured, namespace, where),
+            confinement(api, configured, nested, namespace, where),
         ]
 
     def keeps() -> list[Finding]:

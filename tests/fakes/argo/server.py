@@ -228,7 +228,8 @@ class ArgoServer:
                 if found is None:
                     raise Refused(500, f"node is not expecting output parameter '{name}'")
                 if "supplied" not in (found.get("valueFrom") or {}):
-                    raise Refused(500, f"cannot set output parameter '{name}' because it was already set")
+                    why = "because it does not use valueFrom.raw or it was already set"
+                    raise Refused(500, f"cannot set output parameter '{name}' {why}")
                 found["value"] = each
                 del found["valueFrom"]
             node |= {"phase": given["phase"], "finishedAt": self.cluster.clock.stamp()}

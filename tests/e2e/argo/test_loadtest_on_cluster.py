@@ -23,7 +23,8 @@ from ekiben.pipeline.local import Engine
 from ekiben.pipeline.nodes import Event, Result
 from ekiben.types import Outcome, Verdict
 from tests.contract.conftest import KEY, client_environment, start_tracker
-from tests.e2e.argo.pods import ROOT, Pods
+from tests.e2e.argo.fake import SLO
+from tests.e2e.argo.world import ROOT, copied
 from tests.e2e.loading import too_busy, write_golden
 from tests.fakes.http_target import serving
 
@@ -35,7 +36,7 @@ class Cluster:
     """Performs each step as a pod. `down` are the steps whose pods have ended."""
 
     def __init__(self, folder: Path, tracker: str) -> None:
-        self._pods, self._tracker, self._folder = Pods(folder, tracker, folder / "none"), tracker, folder
+        self._tracker, self._folder = tracker, folder
         self._lock, self._number, self._running = threading.Lock(), 2, list[Processes]()
 
     def run(self, call: Call, line: Callable[[str], None]) -> Attempt:
@@ -43,7 +44,8 @@ class Cluster:
             self._number += 1
             address = MASTER if call.name == "master" else f"127.0.0.{self._number}"
             name = f"{self._number:02}-{call.template.name}"
-        project = self._pods.project(name)
+        project = copied(self._folder / name / "project")
+        (project / "loadtests" / "slo.toml").write_text(SLO)
         write_golden(project / "loadtests")
         env = {**client_environment(self._folder / name / "client", self._tracker, KEY), "EKIBEN_POD_IP": address}
         (self._folder / name / "bentoml").mkdir()

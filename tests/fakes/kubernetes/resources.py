@@ -65,6 +65,7 @@ BUILT_IN = (
     Resource(_RBAC, "v1", "clusterroles", "ClusterRole", False),
     Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False),
     Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False),
+    Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", False),
     Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", False),
 )
 
@@ -119,7 +120,7 @@ def resource_list(group: str, version: str, resources: list[Resource]) -> dict[s
         return None
     listed = []
     for each in found:
-        only_create = each.plural in REVIEWS
+        only_create = each.plural in (*REVIEWS, "subjectaccessreviews")
         entry: dict[str, Any] = {
             "name": each.plural,
             "singularName": each.kind.lower(),

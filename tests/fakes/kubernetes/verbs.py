@@ -62,6 +62,8 @@ class Verbs:
                     return Answer(201, self.cluster.issued.issue(account, thing, self.writer, self.cluster.clock))
                 if resource.plural == "selfsubjectaccessreviews":
                     return Answer(201, self._reviewed(thing, user))
+                if resource.plural == "subjectaccessreviews":
+                    return Answer(201, self._reviewed(thing, access.named((thing.get("spec") or {}).get("user", ""))))
                 if resource.plural == "selfsubjectreviews":
                     info = {"username": user.name, "groups": list(user.groups)}
                     return Answer(201, {**thing, "status": {"userInfo": info}})

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from ekiben.errors import UnavailableError
-from ekiben.platforms.kubernetes.api import NoAnswerError
 from ekiben.platforms.kubernetes.hold import Hold
 from ekiben.platforms.manifests.names import PORT, PORT_NAME, Manifest
 from ekiben.types import SLOTS, Slot
@@ -16,7 +15,6 @@ SETTLE_SECONDS = 1.0
 DIAL_SECONDS = 30.0
 NOBODY = (0, 502, 503, 504)
 """Statuses of a proxied request that reached no pod, or one that says itself that it is not ready."""
-TRIES = 4  # to aim the preview, when no answer comes
 
 
 class Traffic:
@@ -26,14 +24,8 @@ class Traffic:
     def preview(self, slot: Slot) -> None:
         """Aim the preview Service at that colour. Its endpoints follow some time later: see `astray`."""
         patch: list[Manifest] = [{"op": "add", "path": "/spec/selector", "value": self._hold.target.selector(slot)}]
-        for attempt in range(TRIES):  # twice is as good as once
-            try:
-                self._hold.api.patch(self._hold.path("v1", "services", self._hold.target.preview), patch)
-                return
-            except NoAnswerError:
-                if attempt + 1 == TRIES:
-                    raise
-                self._hold.sleep(0.2 * 2**attempt)
+        where = self._hold.path("v1", "services", self._hold.target.preview)
+        self._hold.api.patch(where, patch, repeatable=True)
 
     def astray(self, slot: Slot) -> str:
         """What is wrong with the preview Service's endpoints, '' if they are ready pods of that colour alone: else the

@@ -1,7 +1,7 @@
 """The Kubernetes API server over HTTP: JSON in and out, its errors as ours.
 
-lightkube brings kubeconfigs, credentials and TLS. Its typed objects are not used: they drop on reading what they do
-not know, and have no proxy subresource.
+lightkube brings TLS and credentials; what it does not know of them, kubeconfig.py and plugin.py do. Its typed objects
+are not used: they drop on reading what they do not know, and have no proxy subresource.
 """
 
 import json
@@ -41,7 +41,6 @@ _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
 _STRICT = {"fieldValidation": "Strict"}  # by default an unknown field is dropped with a warning that nobody sees
-
 
 _NO_OBJECT = re.compile("failed to (create typed patch object|convert new object)")
 _TEST_FAILED = "the server rejected our request due to an error in our request"

@@ -134,6 +134,22 @@ def test_where_none_of_them_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
         configured("")
 
 
+def test_a_context_without_a_user_needs_none_but_the_one_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering() as server:
+        file = kubeconfig(tmp_path / "config", {"server": server.url})
+        document = yaml.safe_load(file.read_text())
+        named(monkeypatch, file)
+        del document["contexts"][0]["context"]["user"], document["users"]
+        file.write_text(yaml.safe_dump(document))
+        assert Api(configured("")).get(VERSION) == {"major": "1"}
+        document["contexts"][0]["context"]["user"] = "nobody"
+        file.write_text(yaml.safe_dump(document))
+        with pytest.raises(UsageError, match="names 'nobody', which is not there"):
+            configured("")
+
+
 def test_a_plugin_is_told_what_is_asked_of_it_and_asked_again_when_its_token_has_run_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.fakes.kubernetes.access import ADMIN, service_account
 from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.faults import Answer, ConnectionLost
-from tests.fakes.kubernetes.samples import DEPLOYMENTS, PODS, SERVICES, deployment, patch, service
+from tests.fakes.kubernetes.samples import DEPLOYMENTS, PODS, SERVICES, autoscaler, deployment, patch, service
 from tests.fakes.kubernetes.schema import canonical_quantity
 
 
@@ -506,3 +506,40 @@ def test_tokens_of_accounts() -> None:
     assert cluster.request("GET", "/api/v1/namespaces/default/pods", headers=token).status == 403
     cluster.advance(600)
     assert cluster.request("GET", "/api/v1/namespaces/default/pods", headers=token).status == 401, "it has expired"
+
+
+def test_what_go_writes_out_of_a_status_that_nobody_has_written(cluster: Cluster) -> None:
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "blue"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    }
+    made = [cluster.create(each) for each in (deployment("new"), autoscaler(), budget)]
+    counts = dict.fromkeys(("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"), 0)
+    assert [each["status"] for each in made] == [{}, {"desiredReplicas": 0, "currentMetrics": None}, counts]
+
+
+def test_addresses_that_the_cluster_gives_are_no_managers(cluster: Cluster) -> None:
+    (entry,) = cluster.create(service(name="new"))["metadata"]["managedFields"]
+    assert "f:ports" in entry["fieldsV1"]["f:spec"]
+    assert not {"f:clusterIP", "f:clusterIPs", "f:ipFamilies"} & entry["fieldsV1"]["f:spec"].keys()
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ([{"op": "nop", "path": "/spec"}], 400, "unsupported operation"),
+        ([{"op": "test", "value": 1}], 400, "operation missing path field"),
+        ([{"op": "add", "path": "/metadata/annotations/a"}], 400, "missing value field"),
+        ({"op": "test"}, 400, "error decoding patch: json: cannot unmarshal object"),
+        ([{"op": "replace", "path": "/metadata/namespace", "value": "x"}], 400, "namespace of the provided object"),
+        ([{"op": "replace", "path": "/metadata/name", "value": "x"}], 400, "does not match the name on the URL"),
+        ([{"op": "test", "path": "spec", "value": 1}], 422, "the server rejected our request"),
+    ],
+)  # fmt: skip
+def test_what_is_no_patch_is_another_refusal_than_one_that_does_not_apply(
+    cluster: Cluster, body: Any, code: int, said: str
+) -> None:
+    answer = patch(cluster, f"{SERVICES}/web", body)
+    assert answer.status == code and said in answer.body["message"]

@@ -1,5 +1,6 @@
 """Kubeconfigs as people have them: several files, credential plugins, proxies, other names in certificates."""
 
+import functools
 import http.server
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ekiben.errors import UsageError
+from ekiben.errors import UnavailableError, UsageError
 from ekiben.platforms.kubernetes.api import Api
 from ekiben.platforms.kubernetes.kubeconfig import configured
 
@@ -133,6 +134,22 @@ def test_where_none_of_them_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
         configured("")
 
 
+def test_a_context_without_a_user_needs_none_but_the_one_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering() as server:
+        file = kubeconfig(tmp_path / "config", {"server": server.url})
+        document = yaml.safe_load(file.read_text())
+        named(monkeypatch, file)
+        del document["contexts"][0]["context"]["user"], document["users"]
+        file.write_text(yaml.safe_dump(document))
+        assert Api(configured("")).get(VERSION) == {"major": "1"}
+        document["contexts"][0]["context"]["user"] = "nobody"
+        file.write_text(yaml.safe_dump(document))
+        with pytest.raises(UsageError, match="names 'nobody', which is not there"):
+            configured("")
+
+
 def test_a_plugin_is_told_what_is_asked_of_it_and_asked_again_when_its_token_has_run_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +222,37 @@ def test_certificates_a_plugins_own_and_a_server_of_another_name(
         assert Api(configured("")).get(VERSION) == {"major": "1"}
         assert dict(each[0] for each in server.peers[0]["subject"]) == {"commonName": "anna"}
         assert "authorization" not in server.requests[0][1]
+
+
+def test_an_authority_without_key_identifiers_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters on EKS have such; from 3.13 on, Python's own default refuses them."""
+    (tmp_path / "openssl.cnf").write_text("[req]\ndistinguished_name = dn\n[dn]\n")  # none of the default extensions
+    new = ["openssl", "req", "-config", str(tmp_path / "openssl.cnf"), "-x509", "-newkey", "rsa:2048", "-nodes"]
+    bare = ["-addext", "subjectKeyIdentifier=none", "-addext", "authorityKeyIdentifier=none"]
+    ca, ca_key, made, key = (tmp_path / name for name in ("ca.pem", "ca.key", "made.pem", "made.key"))
+    run = functools.partial(subprocess.run, check=True, capture_output=True)
+    root = ["-addext", "basicConstraints=critical,CA:TRUE"]
+    run([*new, *bare, *root, "-subj", "/CN=kubernetes", "-keyout", str(ca_key), "-out", str(ca)])
+    leaf = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+    signed = [*new, *bare, *leaf, "-subj", "/CN=kube-apiserver", "-CA", str(ca), "-CAkey", str(ca_key)]
+    run([*signed, "-keyout", str(key), "-out", str(made)])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made, key)
+    default = ssl.create_default_context
+
+    def strict(*args: Any, **more: Any) -> ssl.SSLContext:
+        made = default(*args, **more)
+        made.verify_flags |= ssl.VERIFY_X509_STRICT
+        return made
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    with answering(context) as server:
+        named(monkeypatch, kubeconfig(tmp_path / "c", {"server": server.url, "certificate-authority": str(ca)}))
+        assert Api(configured("")).get(VERSION) == {"major": "1"}
+        other = certificate(tmp_path, "other")[1]
+        named(monkeypatch, kubeconfig(tmp_path / "c", {"server": server.url, "certificate-authority": str(other)}))
+        with pytest.raises(UnavailableError, match="no TLS"):
+            Api(configured("")).get(VERSION)
 
 
 def test_through_a_proxy_and_in_somebodys_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

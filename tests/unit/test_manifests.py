@@ -344,3 +344,26 @@ def test_two_hundred_services_are_rendered_in_two_seconds() -> None:
             text.to_yaml(groups.everything(Target(f"service-{number}", "test", env.of(f"service-{number}")), BENTO))
         best = min(best, time.process_time() - begun)
     assert best < 2.0
+
+
+@pytest.mark.parametrize(
+    ("url", "space"),
+    [
+        ("http://tracker.ml.svc:8080", "ml"),
+        ("http://tracker.ml.svc.cluster.local", "ml"),
+        ("http://tracker", "models"),
+        ("https://api.wandb.ai", ""),
+        ("https://wandb.svc.example", ""),
+        ("http://192.0.2.7:8080", ""),
+    ],
+)
+def test_pods_may_fetch_from_a_server_in_the_cluster_whatever_port_its_pods_have(url: str, space: str) -> None:
+    """A NetworkPolicy is held against the pod's port, after the Service's was replaced."""
+    settings = Environment(runtime_image="r.example/runtime:1", wandb_base_url=url, namespace="models")
+    policy = shared.network_policy(Target("digits", "test", settings))
+    spaces = [
+        to["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for rule in policy["spec"]["egress"]
+        for to in rule.get("to", ())
+    ]
+    assert spaces == [space] * bool(space)

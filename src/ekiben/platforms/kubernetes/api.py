@@ -1,7 +1,7 @@
 """The Kubernetes API server over HTTP: JSON in and out, its errors as ours.
 
-lightkube brings kubeconfigs, credentials and TLS. Its typed objects are not used: they drop on reading what they do
-not know, and have no proxy subresource.
+lightkube brings TLS and credentials; what it does not know of them, kubeconfig.py and plugin.py do. Its typed objects
+are not used: they drop on reading what they do not know, and have no proxy subresource.
 """
 
 import json
@@ -41,7 +41,6 @@ _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
 _STRICT = {"fieldValidation": "Strict"}  # by default an unknown field is dropped with a warning that nobody sees
-
 
 _NO_OBJECT = re.compile("failed to (create typed patch object|convert new object)")
 _TEST_FAILED = "the server rejected our request due to an error in our request"
@@ -90,7 +89,7 @@ class Api:
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
         """AbsentError if it is not there."""
-        return self._json("GET", path, params)
+        return self._json("GET", path, params, repeatable=True)
 
     def find(self, path: str) -> Json | None:
         """The object, or None."""
@@ -104,20 +103,21 @@ class Api:
         params = {"fieldManager": manager, **(_STRICT if strict else {})}
         return self._json("POST", path, params, thing, "application/json")
 
-    def patch(self, path: str, operations: list[Json], manager: str = SWITCH) -> Json:
-        """A JSON patch. ConflictError when one of its tests fails; NoAnswerError when nobody knows."""
-        return self._json("PATCH", path, {"fieldManager": manager}, operations, _JSON_PATCH)
+    def patch(self, path: str, operations: list[Json], manager: str = SWITCH, *, repeatable: bool = False) -> Json:
+        """A JSON patch. ConflictError when one of its tests fails; NoAnswerError when nobody knows. `repeatable`: made
+        twice it is as good as once, so that it is made again where nobody knows."""
+        return self._json("PATCH", path, {"fieldManager": manager}, operations, _JSON_PATCH, repeatable)
 
     def apply(self, path: str, thing: Json, force: bool = True, *, dry_run: bool = False, strict: bool = False) -> Json:
         """Server-side apply. Without `force`, ConflictError where somebody else owns a field; `strict`: UsageError for
         a field that the server does not know. A dry run changes nothing, and returns what would be there."""
         params = {"fieldManager": APPLIER, **({"force": "true"} if force else {})}
         params |= {**({"dryRun": "All"} if dry_run else {}), **(_STRICT if strict else {})}
-        return self._json("PATCH", path, params, thing, _APPLY)
+        return self._json("PATCH", path, params, thing, _APPLY, repeatable=force)
 
     def text(self, path: str, params: Mapping[str, str] | None = None, seconds: float = math.inf) -> str:
         """`seconds`: after which no further try begins, and none waits on for a word."""
-        return self._sent("GET", path, params, seconds=seconds).text
+        return self._sent("GET", path, params, repeatable=True, seconds=seconds).text
 
     def proxied(self, path: str, body: bytes | None = None, seconds: float = TIMEOUT_SECONDS) -> tuple[int, bytes]:
         """GET, or POST of a JSON body, through a `proxy` subresource: the status and the body of what answered.
@@ -158,10 +158,16 @@ class Api:
             self._sleep(1)
 
     def _json(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Any = None, content: str | None = None
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Any = None,
+        content: str | None = None,
+        repeatable: bool = False,
     ) -> Json:
         try:
-            found: Json = self._sent(method, path, params, body, content).json()
+            found: Json = self._sent(method, path, params, body, content, repeatable).json()
         except ValueError:
             raise UnavailableError(
                 f"{self.server} does not answer as an API server does",
@@ -177,12 +183,12 @@ class Api:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         content: str | None = None,
+        repeatable: bool = False,
         seconds: float = math.inf,
     ) -> httpx2.Response:
-        """The answer, if it is a good one. What reads or applies is tried again; other writes only where they were
-        surely not carried out."""
+        """The answer, if it is a good one. What is repeatable is tried again; else only what was surely not carried
+        out."""
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        repeatable = method == "GET" or (content == _APPLY and "force" in (params or {}))  # twice is as good as once
         longest, pause, spent, begun = WRITE_SECONDS if data else TIMEOUT_SECONDS, 0.2, 0.0, time.monotonic()
         while True:
             left = seconds - (time.monotonic() - begun)
@@ -311,6 +317,8 @@ def _client(config: SingleConfig, transport: httpx2.BaseTransport | None) -> htt
     more = config.more if isinstance(config, Access) else {}
     params = ConnectionParams(httpx2.Timeout(TIMEOUT_SECONDS), transport=transport, proxy=more.get("proxy-url") or None)
     made = params.httpx_params(config)
+    # From 3.13 on Python refuses authorities without key identifiers, as many clusters have them; kubectl never did.
+    made["verify"].verify_flags &= ~ssl.VERIFY_X509_STRICT
     if more.get("exec"):
         plugin = made["auth"] = Plugin(more)
         plugin.certify(made["verify"])

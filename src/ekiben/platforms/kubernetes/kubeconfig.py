@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from lightkube import KubeConfig
 from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SingleConfig
+from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 
 from ekiben.errors import UsageError
@@ -45,15 +46,21 @@ def configured(context: str) -> Access:
         ) from None
     try:
         found = config.get(context or None)
-    except (ConfigError, KeyError):
+    except ConfigError:
         found = None
+    except KeyError as error:
+        raise UsageError(
+            f"a context of the kubeconfig names {error}, which is not there",
+            wanted="its cluster and its user",
+            next_step="`kubectl config view` shows what is there",
+        ) from None
     if found is None:
         raise UsageError(
             f"the kubeconfig has no context {context!r}" if context else "the kubeconfig has no current context",
             wanted=f"one of {', '.join(sorted(config.contexts))}",
             next_step="correct `context` in the environment's table in pyproject.toml, or KUBECONFIG",
         )
-    access = Access(*found)
+    access = Access(*found._replace(user=found.user or User()))  # as behind `kubectl proxy`
     of = {kind: {each["name"]: each[entry] for each in document[kind]} for kind, entry in _ENTRIES.items()}
     access.more = {**of["clusters"][found.context.cluster], **of["users"].get(found.context.user, {})}
     return access

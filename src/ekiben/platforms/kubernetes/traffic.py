@@ -4,7 +4,6 @@ server."""
 from datetime import timedelta
 
 from ekiben.errors import UnavailableError
-from ekiben.platforms.kubernetes.api import NoAnswerError
 from ekiben.platforms.kubernetes.hold import Hold
 from ekiben.platforms.manifests.names import PORT, PORT_NAME, Manifest
 from ekiben.types import SLOTS, Slot
@@ -15,7 +14,6 @@ SETTLE_SECONDS = 1.0
 DIAL_SECONDS = 30.0
 NOBODY = (0, 502, 503, 504)
 """Statuses of a proxied request that reached no pod, or one that says itself that it is not ready."""
-TRIES = 4  # to aim the preview, when no answer comes
 
 
 class Traffic:
@@ -30,15 +28,9 @@ class Traffic:
         if self._aimed == slot:
             return
         patch: list[Manifest] = [{"op": "add", "path": "/spec/selector", "value": self._hold.target.selector(slot)}]
-        for attempt in range(TRIES):  # twice is as good as once
-            try:
-                self._hold.api.patch(self._hold.path("v1", "services", self._hold.target.preview), patch)
-                self._aimed = slot
-                return
-            except NoAnswerError:
-                if attempt + 1 == TRIES:
-                    raise
-                self._hold.sleep(0.2 * 2**attempt)
+        where = self._hold.path("v1", "services", self._hold.target.preview)
+        self._hold.api.patch(where, patch, repeatable=True)
+        self._aimed = slot
 
     def astray(self, slot: Slot) -> str:
         """What is wrong with the preview Service's endpoints, '' if they are pods of that colour alone that stay: else

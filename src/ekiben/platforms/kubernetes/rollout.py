@@ -36,6 +36,8 @@ def waits(deployment: Manifest, pods: Sequence[Manifest]) -> Wait:
         said = failure.get("message", "")
         room = "quota" in said
         mend = "raise the ResourceQuota, or ask for less" if room else "correct the settings, or ask the administrator"
+        if "must specify" in said:  # a quota of limits takes no pod without
+            mend = "set resources.cpu_limit of the environment, or have a LimitRange set it"
         found.append(Wait(f"its pods cannot be created: {said}", hopeless=True, mend=mend))
     late = conditions.get("Progressing")
     if late and late["status"] == "False" and not any(wait.hopeless for wait in found):

@@ -18,7 +18,7 @@ from tests.e2e.kubernetes.settings import Image
 from tests.e2e.kubernetes.wired import Wires
 from tests.fakes.kubernetes.access import ADMIN
 from tests.fakes.kubernetes.cluster import Cluster
-from tests.fakes.kubernetes.http import served, write_kubeconfig
+from tests.fakes.kubernetes.http import certified, served, write_kubeconfig
 from tests.fakes.pod_metrics import Counters
 
 IMAGE = "localhost/digits:v1"
@@ -58,9 +58,10 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         backend=wires.serves, stopped=wires.stopped, start_s=3.0, ready_s=3.0, exit_s=1.0,
     )  # fmt: skip
     made.kubelet.behave(lambda pod: _names(pod) == ["client"], backend=wires.asks, stopped=wires.stopped, log=wires.log)
-    with closing(wires), served(made, speed=SPEED) as url:
+    certificate = certified(folder)
+    with closing(wires), served(made, SPEED, certificate) as url:
         yield {
-            "KUBECONFIG": str(write_kubeconfig(folder / "admin", url, "admin")),
+            "KUBECONFIG": str(write_kubeconfig(folder / "admin", url, "admin", authority=certificate)),
             "EKIBEN_E2E_IMAGE": IMAGE,
             "EKIBEN_E2E_RUNTIME_IMAGE": RUNTIME,
             "EKIBEN_E2E_BUNDLE": str(bundle),

@@ -1,5 +1,6 @@
 """What goes wrong: it is said what and what to do, the exit code tells its kind, and what is live stays as it was."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,10 @@ pytestmark = pytest.mark.timeout(1800)
 
 NOWHERE = Image("127.0.0.1:1/nobody/has-it", "", f"sha256:{'0' * 64}")
 """Asked for by a node, its registry refuses the connection at once; nothing leaves the node."""
+
+
+FORGET = {"metadata": {"managedFields": [{}]}}
+"""Merged into an object: nobody has applied it."""
 
 
 @contextmanager
@@ -140,16 +145,21 @@ def test_a_service_of_somebody_else(world: World) -> None:
     service.remove()
 
 
-def test_a_selector_that_somebody_applies(world: World) -> None:
-    service = world.service("gitops")
-    service.deploy()
-    selector = {"ekiben.dev/service": "gitops", "ekiben.dev/slot": "blue"}
-    thing = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gitops"}, "spec": {"selector": selector}}
-    world.admin.apply(thing, manager="argocd-controller")
-    before = service.live()
-    assert "is applied by argocd-controller too: it was left alone" in service.deploy(code=2).err
-    assert service.live() == before
-    service.remove()
+def test_a_selector_that_somebody_applies(digits: Service) -> None:
+    """As Argo CD would, whose next apply would undo a switch. What is said of it mends it."""
+    admin, before = digits.world.admin, digits.live()
+    selector = {"ekiben.dev/service": "digits", "ekiben.dev/slot": before.slot}
+    thing = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "digits"}, "spec": {"selector": selector}}
+    admin.apply(thing, manager="argocd-controller")
+    try:
+        said = digits.deploy(code=2).err
+    finally:
+        admin.merge(admin.path("v1", "services", "digits"), FORGET)
+    assert "is applied by argocd-controller too: it was left alone" in said
+    assert f"kubectl patch service digits --type merge -p '{json.dumps(FORGET, separators=(',', ':'))}'" in said
+    assert digits.live() == before
+    digits.deploy()
+    digits.sizes_are_restored()
 
 
 def test_who_is_not_known(digits: Service) -> None:

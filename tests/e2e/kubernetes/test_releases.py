@@ -12,7 +12,8 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 def test_the_first_release(world: World) -> None:
-    service = world.service("first")
+    """Where Services were applied as they are rendered, and not created, they get their first selector."""
+    service = world.service("first", created=False)
     number = service.release()
     planned = service.deploy(number, "--dry-run").out
     assert planned.splitlines()[-1].startswith("switch to blue (first:")
@@ -26,6 +27,8 @@ def test_the_first_release(world: World) -> None:
     assert "nothing to do" in service.deploy(number, "--dry-run").out
     service.sizes_are_restored()
     service.ekiben("rollback", "first", "--env", ENV, "--no-alias", code=3)
+    service.apply()
+    assert (service.live().slot, service.live().epoch) == ("blue", 1)
     service.remove()
 
 
@@ -79,13 +82,3 @@ def test_what_is_rendered_and_applied_again_moves_nothing(digits: Service) -> No
     assert digits.live() == before
     assert digits.ready() == pods
     digits.sizes_are_restored()
-
-
-def test_services_that_were_only_applied_get_their_first_selector(world: World) -> None:
-    """`ekiben render | kubectl apply --server-side` alone."""
-    service = world.service("applied", created=False)
-    service.deploy()
-    assert (service.live().slot, service.live().epoch) == ("blue", 1)
-    service.apply()
-    assert service.live().slot == "blue"
-    service.remove()

@@ -9,9 +9,9 @@ from tests.e2e.kubernetes.service import Service
 
 pytestmark = pytest.mark.timeout(1800)
 
-STRICT = {"seconds": 8, "min_requests": 5, "p99_ms": 0.001}
+STRICT = {"seconds": 4, "min_requests": 5, "p99_ms": 0.001}
 """No answer is so fast."""
-HUNGRY = {"seconds": 2, "min_requests": 1_000_000}
+HUNGRY = {"seconds": 1, "min_requests": 1_000_000}
 
 
 @pytest.mark.parametrize(

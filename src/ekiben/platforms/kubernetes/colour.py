@@ -140,9 +140,9 @@ class Colours:
 
     def _let_idle_go(self, slot: Slot, theirs: set[str]) -> None:
         """So that whoever applies what `ekiben render` prints contradicts nobody. Late, it changes nothing: the version
-        is an older one by then."""
+        is an older one by then. KEDA's is paused."""
         scaler = workload.autoscaler(self._hold.target, slot)
-        if scaler is None:
+        if scaler is None or scaler["kind"] == "ScaledObject":
             return
         found = self._hold.api.find(self._hold.path_of(scaler))
         by = annotations(found).get(FLOOR)

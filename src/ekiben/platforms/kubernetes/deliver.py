@@ -79,7 +79,17 @@ def deliver(
                 next_step=f"once it answers: ekiben rollback {release.service} --env {place.target.environment}",
             ) from None
     place.retire()
-    return verdict
+    return _live(place, release.bento, verdict)
+
+
+def _live(place: KubernetesPlatform, bento: BentoRef, verdict: Verdict) -> Verdict:
+    """What somebody took back while it was watched has not passed, however good it was."""
+    active = place.last_seen().active
+    if not verdict.passed or (active and active.bento == bento):
+        return verdict
+    seen = f"{active.bento if active else 'nothing'} is live by now"
+    taken = Check(name="live", outcome=Outcome.ERROR, seen=seen, wanted=str(bento))
+    return Verdict.of([*verdict.checks, taken], verdict.subject)
 
 
 def _tried(place: KubernetesPlatform, release: Release, trial: Trial) -> Verdict:

@@ -12,8 +12,8 @@ IMAGE = "{{workflow.parameters.image}}"
 WANDB = [
     SecretEnv(name="WANDB_API_KEY", secret_name="ekiben-wandb", secret_key="api-key"),
     SecretEnv(name="WANDB_BASE_URL", secret_name="ekiben-wandb", secret_key="base-url", optional=True),
-    Env(name="HOME", value="/tmp"),
 ]
+HOME = Env(name="HOME", value="/tmp")
 
 # A lost spot node is an Error; 4 and 6 are the exit codes of what did not answer or was changed meanwhile
 # (ekiben.errors). A verdict that is not PASS is never asked for again.
@@ -39,11 +39,11 @@ PODS: dict[str, Any] = {
 }
 
 
-def step(account: str, cpu: str = "500m", memory: str = "1Gi", **more: Any) -> Any:
+def step(account: str, cpu: str = "500m", memory: str = "1Gi", *, wandb: bool = True, **more: Any) -> Any:
     return script(
         constructor="runner",
         image=IMAGE,
-        env=[*WANDB, *more.pop("env", [])],
+        env=[*(WANDB if wandb else ()), HOME, *more.pop("env", [])],
         service_account_name=account,
         resources=Resources(cpu_request=cpu, memory_request=memory, memory_limit=memory),
         retry_strategy=more.pop("retry_strategy", AGAIN),

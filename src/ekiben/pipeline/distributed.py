@@ -14,7 +14,7 @@ from ekiben.config import Project
 from ekiben.errors import UnavailableError, UsageError
 from ekiben.loadtest import runner
 from ekiben.loadtest.payloads import Mix
-from ekiben.pipeline import document, loading, outline, packages, stages
+from ekiben.pipeline import document, loading, outline, packages, sources, stages
 from ekiben.pipeline.loading import Done, Order
 from ekiben.pipeline.targets import Target
 from ekiben.types import BentoRef
@@ -115,7 +115,7 @@ def _keep(project: Project, bento: BentoRef | None, done: Done, config: Mapping[
     model, named = (bento.model, {"bento": bento.tag}) if bento else (None, {})
     folder, figures = done.path.parent, summary(done.report, done.verdict)
     try:
-        logged = stages.registry(project).log_load_report(model, folder, {**named, **config}, figures)
+        logged = sources.registry(project).log_load_report(model, folder, {**named, **config}, figures)
     except Exception as error:  # the client has many kinds
         _tell(f"W&B did not take the report: {error}")
         return ""

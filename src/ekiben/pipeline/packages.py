@@ -70,7 +70,7 @@ def pull_bento(project: Project, text: str) -> BentoRef:
 def published(project: Project, text: str) -> str:
     """The exact path in W&B of the published Bento that `NAME[:ALIAS]` names; NotFoundError where there is none."""
     name, _, alias = text.partition(":")
-    return stages.registry(project).resolve_bento(bundle.collection(name), alias or "latest")[0]
+    return sources.registry(project).resolve_bento(bundle.collection(name), alias or "latest")[0]
 
 
 def lock(project: Project, name: str) -> str:

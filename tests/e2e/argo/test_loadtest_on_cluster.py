@@ -67,8 +67,10 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.wait(10)
 
 
-def ran(folder: Path, tracker: str, tell: Callable[[Event], None] = lambda event: None, **given: Any) -> Result:
-    """The workflow with two workers; once more where this machine was too busy to offer the load on time."""
+def ran(
+    folder: Path, tracker: str, tell: Callable[[Event], None] = lambda event: None, *, tries: int = 3, **given: Any
+) -> Result:
+    """The workflow with two workers; again where this machine was too busy to offer the load on time."""
     made = definitions.load(Project(ROOT), "loadtest")
     checks.require(made)
     parameters = {
@@ -81,8 +83,8 @@ def ran(folder: Path, tracker: str, tell: Callable[[Event], None] = lambda event
         steps=Cluster(folder / "pods", tracker), tell=tell,
     )  # fmt: skip
     result = engine.run()
-    if too_busy(str(verdict(result))) and not folder.name.endswith("again"):
-        return ran(folder / "again", tracker, tell, **given)
+    if too_busy(str(verdict(result))) and tries > 1:
+        return ran(folder / "again", tracker, tell, tries=tries - 1, **given)
     return result
 
 
@@ -100,9 +102,9 @@ def test_a_master_and_two_workers_pass_and_wandb_has_the_report(
 ) -> None:
     with serving(delay_ms=5) as url:
         result = ran(tmp_path, tracker, address=url, slo='["p99=2s", "error_rate=5%"]')
-    assert phases(result) == dict.fromkeys(["prepare", "master", "worker(0:0)", "worker(1:1)"], "Succeeded")
     found = verdict(result)
-    assert found and found.outcome is Outcome.PASS
+    assert found and found.outcome is Outcome.PASS, found
+    assert phases(result) == dict.fromkeys(["prepare", "master", "worker(0:0)", "worker(1:1)"], "Succeeded")
     path = next(node.outputs["report"] for node in result.nodes if node.name == "master")
     for key, value in client_environment(tmp_path / "reader", tracker, KEY).items():
         monkeypatch.setenv(key, value)

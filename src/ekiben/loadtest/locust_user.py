@@ -22,7 +22,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from ekiben.errors import EkibenError
 from ekiben.files import write_atomically
 from ekiben.loadtest.compare import Blocks
-from ekiben.loadtest.conductor import Conductor, Share
+from ekiben.loadtest.conductor import BEGIN_S, Conductor, Share
 from ekiben.loadtest.generator import Generator, Outcome, Progress
 from ekiben.loadtest.golden import GoldenExample
 from ekiben.loadtest.http import Client
@@ -179,10 +179,10 @@ def _on_test_start(environment: Environment, **_: Any) -> None:
     """On the master or in a lone process, before any user starts."""
     environment.process_exit_code = 1  # also for a second test from the web page
     runner, state = environment.runner, environment.ekiben
-    workers = [node.id for node in runner.clients.ready] if isinstance(runner, MasterRunner) else [None]
     try:
         job = job_of(environment)
         job.result.unlink(missing_ok=True)  # an older report must never stand for this run
+        workers = _crew(runner, environment.parsed_options) if isinstance(runner, MasterRunner) else [None]
         state.conductor = Conductor(
             job,
             url=environment.host or next(user.host for user in environment.user_classes if user.host),
@@ -199,6 +199,17 @@ def _on_test_start(environment: Environment, **_: Any) -> None:
         _quit(environment)
         return
     gevent.spawn(state.conductor.lead)
+
+
+def _crew(runner: MasterRunner, options: Any) -> list[str]:
+    """The workers that the load is shared out to. On a busy machine one that Locust counted a moment ago may have been
+    silent for the 3 s after which Locust takes it for lost; it is heard of again."""
+    deadline = time.monotonic() + BEGIN_S
+    while len(runner.clients.ready) < options.expect_workers:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{len(runner.clients.ready)} of {options.expect_workers} workers are left at the start")
+        gevent.sleep(0.1)
+    return [node.id for node in runner.clients.ready]
 
 
 def _on_test_stop(environment: Environment, **_: Any) -> None:

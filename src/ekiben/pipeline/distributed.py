@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ekiben.config import Project
-from ekiben.errors import UsageError
+from ekiben.errors import UnavailableError, UsageError
 from ekiben.loadtest import runner
 from ekiben.loadtest.payloads import Mix
-from ekiben.pipeline import loading, outline, packages, sources, stages
+from ekiben.pipeline import document, loading, outline, packages, sources, stages
 from ekiben.pipeline.loading import Done, Order
 from ekiben.pipeline.targets import Target
 from ekiben.types import BentoRef
@@ -23,6 +23,7 @@ PORT = 5557
 POD_IP = "EKIBEN_POD_IP"
 """Where a pod finds its own address; without it leader and workers are on one machine."""
 MOST_WORKERS = 64
+TRIES = 3  # as many as a leader has
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class Asked:
         return Project.here().root / self.examples if self.examples else None
 
 
-def prepare(asked: Asked) -> str:
-    """Refuse what cannot be, before any worker is started. Returns in a line what will be done."""
+def prepare(asked: Asked, limit: str) -> str:
+    """Refuse what cannot be, before any worker is started. Returns in a line what will be done. `limit` is how long a
+    pod may take."""
     target, examples = asked.target(), asked.own_examples()
     if not 1 <= asked.workers <= MOST_WORKERS:
         raise UsageError(f"{asked.workers} workers", wanted=f"1 to {MOST_WORKERS}")
@@ -67,6 +69,12 @@ def prepare(asked: Asked) -> str:
         wanted, plan = loading.objectives(asked.order(out, examples), asked.service)
         loading.require_any(wanted)
         wanted.require(plan)
+        if document.seconds(limit) <= plan.warm_up_s + plan.longest_s:
+            raise UsageError(
+                f"the load takes {plan.warm_up_s + plan.longest_s:g} s, and a pod may take {limit}",
+                wanted="more time than that: workers must come, and answers be counted",
+                next_step="raise the parameter `limit`",
+            )
         if asked.bento:
             packages.published(Project.here(), asked.bento)
         if examples or not asked.bento:
@@ -89,10 +97,16 @@ def lead(asked: Asked, run: str) -> tuple[Done, str]:
 
 
 def work(leader: str) -> None:
-    """Send requests for the leader, which is at the name `leader` in the cluster, until it says that all is over."""
+    """Send requests for the leader, which is at the name `leader` in the cluster, until it says that all is over. One
+    that is lost comes again at that name, and begins anew: so do its workers."""
     host = leader if os.environ.get(POD_IP) else "127.0.0.1"
     with tempfile.TemporaryDirectory() as folder:
-        runner.work(loading.locustfile(), host, PORT, Path(folder) / "locust.log", _tell)
+        for _ in range(TRIES):
+            why = runner.work(loading.locustfile(), host, PORT, Path(folder) / "locust.log", _tell)
+            _tell(why or "the test is over")
+            if not why:
+                return
+    raise UnavailableError(why, wanted=f"the end of the test, from the master at {host}:{PORT}")
 
 
 def _keep(project: Project, bento: BentoRef | None, done: Done, config: Mapping[str, str]) -> str:

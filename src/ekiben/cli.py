@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ekiben.config import Project
     from ekiben.platforms.kubernetes.platform import KubernetesPlatform
     from ekiben.platforms.local import LocalPlatform
+    from ekiben.rollout.plan import Action
 
 app = typer.Typer(
     name="ekiben",
@@ -37,18 +38,36 @@ app.add_typer(workflow.app, name="workflow")
 app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(tracker.app, name="tracker")
 app.add_typer(webhook.app, name="webhook")
-app.command()(render)
-app.command()(autoscale)
-app.command()(deploy)
-app.command()(doctor)
-app.command()(approve)
-app.command()(reject)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 LOCAL = "local"
 Env = Annotated[str, typer.Option(help="Where: `local` for this machine, or an environment of pyproject.toml.")]
 Alias = Annotated[bool, typer.Option(help="Move W&B's alias to what is live then.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the model, such as wine_quality.")],
+    framework: Annotated[Framework, typer.Option(help="What it is made with.")] = Framework.SKLEARN,
+    here: Annotated[bool, typer.Option("--here", help="Start a project in a folder that is not empty.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files only.")] = False,
+) -> None:
+    """Write recipe, service and tests of a new model, ready to run.
+
+    In an empty folder, with a project around it.
+
+    Example: ekiben new wine --framework torch
+    """
+    from pathlib import Path
+
+    from ekiben.scaffold import plan, show, write
+
+    planned = plan.plan(Path.cwd(), name, framework, here=here)
+    if not dry_run:
+        write.write(planned)
+    _out(show.told(planned, written=not dry_run))
 
 
 @app.command()
@@ -79,27 +98,6 @@ def run(
 
 
 @app.command()
-def new(
-    name: Annotated[str, typer.Argument(help="Name of the model, such as wine_quality.")],
-    framework: Annotated[Framework, typer.Option(help="What it is made with.")] = Framework.SKLEARN,
-    here: Annotated[bool, typer.Option("--here", help="Start a project in a folder that is not empty.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files only.")] = False,
-) -> None:
-    """Write recipe, service and test of a new model, ready to run; in an empty folder, with a project around it.
-
-    Example: ekiben new wine --framework torch
-    """
-    from pathlib import Path
-
-    from ekiben.scaffold import plan, show, write
-
-    planned = plan.plan(Path.cwd(), name, framework, here=here)
-    if not dry_run:
-        write.write(planned)
-    _out(show.told(planned, written=not dry_run))
-
-
-@app.command()
 def pull(
     model: Annotated[str, typer.Argument(help="NAME[:ALIAS|:vN], or ENTITY/PROJECT/NAME:vN@DIGEST.")],
     bento: Annotated[bool, typer.Option("--bento", help="Bring a published Bento instead: NAME[:ALIAS].")] = False,
@@ -109,7 +107,9 @@ def pull(
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring a model from W&B into the BentoML model store, verified; nothing to do if it is there.
+    """Bring a model from W&B into the BentoML model store, verified.
+
+    Nothing is done if it is there.
 
     Example: ekiben pull digits:production
     """
@@ -142,7 +142,9 @@ def build(
     publish: Annotated[bool, typer.Option("--publish", help="Log the Bento to W&B, with its model's lineage.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Build the Bento that serves exactly this model; what has the same content is not built again.
+    """Build the Bento that serves exactly this model.
+
+    What has the same content is not built again.
 
     Example: ekiben build digits:production --publish
     """
@@ -170,7 +172,9 @@ def image(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Containerfile and the commands only.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a Bento's image, for a user that is not root and a read-only root file system, and its SBOM.
+    """Make a Bento's image, and its SBOM.
+
+    For a user that is not root, and a read-only root file system.
 
     Example: ekiben image digits --repository registry.example/team/digits --push
     """
@@ -199,7 +203,9 @@ def image(
 
 @app.command()
 def lock(bento: Annotated[str, typer.Argument(help="Bento; by default the project's own recipe.")] = "") -> None:
-    """Write requirements.lock, with the hashes of all packages that a Bento's image will hold, beside its bentofile.
+    """Pin a Bento's packages with their hashes.
+
+    In requirements.lock, beside its bentofile.
 
     Example: ekiben lock digits
     """
@@ -207,6 +213,9 @@ def lock(bento: Annotated[str, typer.Argument(help="Bento; by default the projec
 
     project = _project()
     _out(packages.lock(project, bento or project.settings.recipe))
+
+
+app.command()(deploy)
 
 
 @app.command()
@@ -236,42 +245,59 @@ def history(service: Service = "", env: Env = LOCAL, as_json: JsonFlag = False) 
 
 
 @app.command()
-def switch(service: Service = "", env: Env = LOCAL, alias: Alias = True) -> None:
-    """Send traffic to the release that the idle slot holds, if it was live before.
+def switch(service: Service = "", env: Env = LOCAL, alias: Alias = True, dry_run: DryRun = False) -> None:
+    """Send traffic to the idle slot's release, if it was live before.
 
     Example: ekiben switch
     """
-    from ekiben.pipeline import stages
+    from datetime import UTC, datetime
 
-    if env == LOCAL:
-        release = stages.switch_over(_platform(service), by=_me())
-    else:
-        place = _cluster(service, env)
-        release = deploying.switch_over(place, by=_me())
-        place.retire()
+    from ekiben.pipeline import stages
+    from ekiben.rollout.plan import Live, held_again
+
+    place = _place(service, env)
+    release = held_again(place.observe(), deploying.me(), datetime.now(UTC))
+    if dry_run:
+        _out(_listed(place.plan(Live(release, release.by))))
+        return
+    stages.switch_over(place, release)
+    if env != LOCAL:
+        place.retire()  # the other colour takes no room, and what is live has its own limits again
     if alias:
         stages.promote(_project(), release)
     _out(f"{release.bento} is live in {release.slot}")
 
 
 @app.command()
-def rollback(service: Service = "", env: Env = LOCAL, alias: Alias = True) -> None:
-    """Send traffic back to the release that was live before, started anew where it was stopped.
+def rollback(service: Service = "", env: Env = LOCAL, alias: Alias = True, dry_run: DryRun = False) -> None:
+    """Send traffic back to the release that was live before.
 
-    Example: ekiben rollback
+    It is started anew where it was stopped.
+
+    Example: ekiben rollback --env production --dry-run
     """
-    from ekiben.pipeline import stages
+    from datetime import UTC, datetime
 
-    place = _place(service, env)
-    release = stages.roll_back(_project(), place, by=_me()) if alias else place.rollback(_me())
+    from ekiben.pipeline import stages
+    from ekiben.rollout.plan import Narrowed, RolledBack
+
+    place, by = _place(service, env), deploying.me()
+    if dry_run:
+        canary = place.observe().canary  # while there is one, to go back is to end it
+        wanted = Narrowed(canary.token, by) if canary else RolledBack(None, by, datetime.now(UTC), by)
+        _out(_listed(place.plan(wanted)))
+        return
+    release = stages.roll_back(_project(), place, by=by) if alias else place.rollback(by)
     _out(f"{release.bento} is live again, in {release.slot}")
     if env != LOCAL:
-        place.retire()  # what was rolled back takes no room, and what is live has its own limits again
+        place.retire()
 
 
 @app.command()
 def up(service: Service = "") -> None:
-    """Start what should run and does not: after `ekiben down`, a crash or a restart of the machine.
+    """Start what should run and does not.
+
+    After `ekiben down`, a crash or a restart of the machine.
 
     Example: ekiben up
     """
@@ -282,7 +308,9 @@ def up(service: Service = "") -> None:
 
 @app.command()
 def down(service: Service = "") -> None:
-    """Stop the service, its slots and the embedded tracker; `ekiben up` goes on from where it was.
+    """Stop the service, its slots and the embedded tracker.
+
+    `ekiben up` goes on from where it was.
 
     Example: ekiben down
     """
@@ -293,6 +321,10 @@ def down(service: Service = "") -> None:
     _out("stopped")
 
 
+for command in (approve, reject, render, autoscale, doctor):
+    app.command()(command)
+
+
 def _project() -> "Project":
     from ekiben.config import Project
 
@@ -300,11 +332,11 @@ def _project() -> "Project":
 
 
 def _platform(service: str) -> "LocalPlatform":
-    from ekiben.pipeline import stages
+    from ekiben.pipeline import sources, stages
 
     project = _project()
     name = service or project.settings.recipe
-    stages.recipe(project, name)
+    sources.recipe(project, name)
     return stages.platform(project, name)
 
 
@@ -316,7 +348,8 @@ def _place(service: str, env: str) -> "LocalPlatform | KubernetesPlatform":
     return _platform(service) if env == LOCAL else _cluster(service, env)
 
 
-_me = deploying.me
+def _listed(actions: "list[Action]") -> str:
+    return "\n".join(map(str, actions)) or "nothing to do"
 
 
 def _out(value: object) -> None:

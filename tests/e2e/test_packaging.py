@@ -268,8 +268,8 @@ def test_many_exports_of_one_bento_at_once_do_not_meet(clone: Clone, built: dict
 MOVE = """
 import sys, time
 from ekiben.config import Project
-from ekiben.pipeline import stages
-registry = stages.registry(Project.here())
+from ekiben.pipeline import sources
+registry = sources.registry(Project.here())
 versions = [registry.resolve("digits", version) for version in ("v0", "v1")]
 print("moving", flush=True)
 while True:
@@ -372,8 +372,8 @@ import sys
 from pathlib import Path
 from ekiben.config import Project
 from ekiben.packaging import bundle, store
-from ekiben.pipeline import stages
-registry = stages.registry(Project.here())
+from ekiben.pipeline import sources
+registry = sources.registry(Project.here())
 path, metadata = registry.resolve_bento("digits-bento", "v0")
 folder = Path(sys.argv[1])
 registry.download_bento(path, folder)
@@ -397,21 +397,21 @@ LOG_PICKLE = """
 import pickle, sys
 from pathlib import Path
 from ekiben.config import Project
-from ekiben.pipeline import stages
+from ekiben.pipeline import sources
 from ekiben.recipe import Evaluation
 folder = Path(sys.argv[1])
 folder.mkdir()
 (folder / "weights.bin").write_bytes(pickle.dumps([1.0]))
-print(stages.registry(Project.here()).log("pickled", {}, Evaluation({}), folder, {}).model_dump_json())
+print(sources.registry(Project.here()).log("pickled", {}, Evaluation({}), folder, {}).model_dump_json())
 """
 PULL = """
 import sys
 from ekiben.config import Project
 from ekiben.packaging import models
-from ekiben.pipeline import stages
+from ekiben.pipeline import sources
 from ekiben.types import ModelVersion
 version = ModelVersion.model_validate_json(sys.argv[1])
-print(models.pull(lambda: stages.registry(Project.here()), version, {"weights.bin": "a vendor's format"}).tag)
+print(models.pull(lambda: sources.registry(Project.here()), version, {"weights.bin": "a vendor's format"}).tag)
 """
 
 

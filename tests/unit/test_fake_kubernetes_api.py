@@ -485,3 +485,24 @@ def test_faults(cluster: Cluster) -> None:
     before = cluster.clock.seconds
     assert cluster.request("GET", f"{SERVICES}/web").status == 200 and cluster.clock.seconds == before + 3
     assert cluster.counts()["patch services"] == 4 and cluster.log[0].path == f"{SERVICES}/web"
+
+
+def test_tokens_of_accounts() -> None:
+    cluster = Cluster()
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+
+    def asked(seconds: int) -> Answer:
+        spec = {"expirationSeconds": seconds}
+        return cluster.request(
+            "POST", path, body={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        )
+
+    assert "may not specify a duration less than 10 minutes" in asked(60).body["message"]
+    token = {"Authorization": f"Bearer {asked(600).body['status']['token']}"}
+    refused = cluster.request("GET", "/api/v1/namespaces/default/pods", headers=token)
+    assert (refused.status, "system:serviceaccount:default:default" in refused.body["message"]) == (403, True)
+    assert cluster.request("GET", "/api/v1/namespaces/default/pods").status == 200, "everybody else is as before"
+    cluster.tokens = {"root": ADMIN}
+    assert cluster.request("GET", "/api/v1/namespaces/default/pods", headers=token).status == 403
+    cluster.advance(600)
+    assert cluster.request("GET", "/api/v1/namespaces/default/pods", headers=token).status == 401, "it has expired"

@@ -93,6 +93,20 @@ def test_from_nothing_to_a_second_release(root: Path, cluster: Cluster) -> None:
     assert deploy(root, 2, "--dry-run")[0] == "digits:b2 is live already: nothing to do\n"
 
 
+def test_the_way_back_is_shown_before_it_is_gone(root: Path, cluster: Cluster) -> None:
+    deploy(root, 1, "--report", "reports/1.json")
+    deploy(root, 2)
+    head, first, second = ekiben(root, "history", *STAGING)[0].splitlines()
+    assert head.split() == ["time", "(UTC)", "slot", "Bento", "model", "by", "load", "report"]
+    assert (first.split()[-1], second.split()[-1]) == ("reports/1.json", "-")
+    for command, verb in (("rollback", "switch back to"), ("switch", "switch to")):
+        planned = ekiben(root, command, *STAGING, "--dry-run")[0].splitlines()
+        assert planned[-2].startswith("start blue again with the digits:b1"), planned
+        assert planned[-1] == f"{verb} blue (digits:b1), if the epoch is still 2"
+    assert json.loads(ekiben(root, "status", *STAGING, "--json")[0])["selector"] == "green"
+    assert ekiben(root, "rollback", *STAGING)[0] == "digits:b1 is live again, in blue\n"
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [

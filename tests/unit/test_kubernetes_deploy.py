@@ -152,6 +152,15 @@ def test_the_live_colour_does_not_answer_for_the_candidate(
     assert live(cluster) == "b1"
 
 
+def test_a_smoke_test_that_reaches_nobody_says_what_may_be_in_the_way(
+    cluster: Cluster, wanted: Target, model: Model
+) -> None:
+    cluster.fail("create services/proxy", times=100, status=503)
+    verdict = deployed(platform(cluster, wanted), 1)
+    assert verdict.outcome is Outcome.FAIL
+    assert "network.from_addresses" in str(verdict)
+
+
 def test_errors_after_the_switch_take_it_back_within_one_look(cluster: Cluster, wanted: Target, model: Model) -> None:
     deployed(platform(cluster, wanted), 1)
     place = platform(cluster, wanted)

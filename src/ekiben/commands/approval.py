@@ -13,7 +13,9 @@ Why = Annotated[str, typer.Option(help="Why.")]
 
 
 def approve(run: RunName, by: By, why: Why, env: Env = "", as_json: JsonFlag = False) -> None:
-    """Let a release that waits for it go on; who and why go to its record in W&B first.
+    """Let a release that waits for a decision go on.
+
+    Who and why go to its record in W&B first.
 
     Example: ekiben approve release-x7k2p --by ada --why "canary looked fine" --env production
     """
@@ -21,7 +23,9 @@ def approve(run: RunName, by: By, why: Why, env: Env = "", as_json: JsonFlag = F
 
 
 def reject(run: RunName, by: By, why: Why, env: Env = "", as_json: JsonFlag = False) -> None:
-    """End a release that waits for a decision; who and why go to its record in W&B first.
+    """End a release that waits for a decision.
+
+    Who and why go to its record in W&B first.
 
     Example: ekiben reject release-x7k2p --by ada --why "wrong data" --env production
     """
@@ -32,12 +36,12 @@ def _decide(verb: str, run: str, by: str, why: str, env: str, as_json: bool) -> 
     from collections.abc import Mapping
 
     from ekiben.config import Project
-    from ekiben.pipeline import argo, decisions, stages
+    from ekiben.pipeline import argo, decisions, sources
     from ekiben.pipeline.argo import approval
     from ekiben.types import ModelVersion
 
     def record(model: ModelVersion, config: Mapping[str, str]) -> None:
-        stages.registry(Project.here()).record(model, "approval", config)
+        sources.registry(Project.here()).record(model, "approval", config)
 
     if not env and (here := Project.here().state / "runs" / run).is_dir():
         question = decisions.decide(here, verb, by, why)

@@ -12,7 +12,9 @@ def autoscale(
     headroom: Annotated[float, typer.Option(min=0, max=90, help="Percent of what a pod bears to keep free.")] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Turn a load report into an autoscaler's target and numbers of pods, and show the arithmetic.
+    """Turn a load report into an autoscaler's settings.
+
+    Its target and numbers of pods, with the arithmetic.
 
     Example: ekiben autoscale report.json --peak 500
     """

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ekiben.loadtest.golden import Golden
     from ekiben.platforms.kubernetes.platform import KubernetesPlatform
     from ekiben.rollout.plan import Action
-    from ekiben.types import BentoRef, Release
+    from ekiben.types import BentoRef
 
 ENV_HELP = "Environment of pyproject.toml: [tool.ekiben.environments.ENV]."
 
@@ -29,7 +29,9 @@ def deploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Put a Bento live on Kubernetes: idle colour, smoke test, switch, watch; keep it or take it back.
+    """Put a Bento live on Kubernetes, blue-green.
+
+    Idle colour, smoke test, switch, watch; keep it or take it back.
 
     Example: ekiben deploy digits --env production --image image.json
     """
@@ -105,27 +107,6 @@ def platform(project: "Project", service: str, env: str, run: str = "") -> "Kube
     return KubernetesPlatform(Api(configured(target.settings.context)), target, holder=run, say=_say)
 
 
-def switch_over(place: "KubernetesPlatform", by: str) -> "Release":
-    """Make live again what the idle colour holds, if it was live before."""
-    from datetime import UTC, datetime
-
-    from ekiben.errors import NotFoundError
-
-    seen = place.observe()
-    held = seen.slots[seen.idle].bento
-    known = next((release for release in reversed(seen.history) if held and release.bento == held), None)
-    if known is None:
-        raise NotFoundError(
-            f"{seen.idle} of {seen.service} holds {held or 'nothing'}, which was never live",
-            wanted="a release that passed its tests",
-            next_step=f"ekiben deploy {seen.service}",
-        )
-    release = known.model_copy(update={"slot": seen.idle, "time": datetime.now(UTC), "by": by, "run": ""})
-    place.stage(place.delivery(known.bento), by)
-    place.switch(release)
-    return release
-
-
 def _shared_first(planned: "list[Action]", percent: int) -> "list[Action]":
     """What is planned, with the canary before the switch."""
     from dataclasses import replace
@@ -147,8 +128,12 @@ def _percent(text: str) -> int:
 
 def me() -> str:
     import getpass
+    import os
 
-    return getpass.getuser()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user is often a number only
+        return f"user {os.getuid()}"
 
 
 def _golden(path: str, bento: "BentoRef") -> "Golden":

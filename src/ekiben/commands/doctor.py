@@ -18,7 +18,9 @@ def doctor(
     timeout: Annotated[float, typer.Option(min=0.1, max=600, help="How long a check may take, in s.")] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """Check this machine, or a cluster and all that a release needs there; say what to do about what is wrong.
+    """Check this machine, or a cluster, for what a release needs.
+
+    Each line that is not ok says what to do.
 
     Example: ekiben doctor --env staging
     """

@@ -96,7 +96,9 @@ def search(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the highest rate that holds an objective, with the curve of latency over rate.
+    """Find the highest rate that holds an objective.
+
+    With the curve of latency over rate.
 
     Example: ekiben loadtest search digits --slo p99=50ms
     """
@@ -135,7 +137,9 @@ def compare(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Is B slower than A? Both get the same load in turn, in short blocks; FAIL (10) when B is slower.
+    """Is B slower than A? Both get the same load in turn.
+
+    In short blocks; FAIL (10) when B is slower.
 
     Two saved reports are only set side by side, and only if their load, requests and machine are the same.
 
@@ -170,7 +174,9 @@ def report(
         bool, typer.Option("--post", help="Also show it where this CI does: GitHub's step summary, GitLab's artifacts.")
     ] = False,
 ) -> None:
-    """Show a saved report in any form; the exit code is its verdict's: 0 PASS, 10 FAIL, 11 INCONCLUSIVE, 12 ERROR.
+    """Show a saved report in any form.
+
+    The exit code is its verdict's: 0 PASS, 10 FAIL, 11 INCONCLUSIVE, 12 ERROR.
 
     Example: ekiben loadtest report report.json --format html --output report.html
     """

@@ -18,7 +18,9 @@ def render(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of YAML.")] = False,
 ) -> None:
-    """Print a service's Kubernetes objects; Deployments too where a Bento or an image is named.
+    """Print a service's Kubernetes objects.
+
+    Deployments too, where a Bento or an image is named.
 
     Example: ekiben render digits --env production --slot blue --bento digits
     """

@@ -26,7 +26,9 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Workflow only.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Start a workflow on Argo: what the cluster holds under this name, or a file as it stands.
+    """Start a workflow on Argo.
+
+    What the cluster holds under this name, or a file as it stands.
 
     Example: ekiben workflow submit release --env staging --param recipe=digits --wait
     """
@@ -59,7 +61,9 @@ def watch(
     timeout: Annotated[float | None, typer.Option(help="At most so many seconds.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show a run's steps until it is over: phase, duration and what each waits for. Its end is the exit code.
+    """Show a run's steps until it is over.
+
+    Phase, duration and what each waits for; the run's end is the exit code.
 
     Example: ekiben workflow watch release-x7k2p --env staging
     """

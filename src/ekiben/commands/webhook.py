@@ -24,7 +24,9 @@ def serve(
         typer.Option(help="File with access tokens, one a line; else EKIBEN_WEBHOOK_TOKEN; none are needed."),
     ] = None,
 ) -> None:
-    """Receive W&B's automations at POST /wandb until it is told to stop (SIGTERM, Ctrl-C).
+    """Receive W&B's automations at POST /wandb.
+
+    Until it is told to stop: SIGTERM, Ctrl-C.
 
     Example: ekiben webhook serve --port 8080 --secret-file /etc/ekiben/secret
     """
@@ -37,7 +39,9 @@ def serve(
 def poll(
     as_json: JsonFlag = False,
 ) -> None:
-    """Look once at every alias of [tool.ekiben.webhook], and submit what the receiver would have.
+    """Look once at every alias, and submit what the receiver would.
+
+    The aliases of [tool.ekiben.webhook].
 
     Example: ekiben webhook poll
     """

@@ -32,7 +32,9 @@ def export(
         bool, typer.Option("--write", help="Write it beside its definition instead of printing it.")
     ] = False,
 ) -> None:
-    """Print the workflow as the Argo document that `ekiben run` executes and Argo accepts.
+    """Print the workflow as an Argo document.
+
+    It is what `ekiben run` executes, too.
 
     Example: ekiben workflow export release > release.yaml
     """
@@ -60,7 +62,9 @@ def lint(
     imports: Annotated[bool, typer.Option(help="Whether the steps' functions must be importable here.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find what is wrong with workflows before Argo does, or fails to: references, arguments, edges, imports.
+    """Find what is wrong with workflows before Argo does, or fails to.
+
+    References, arguments, edges, imports.
 
     Example: ekiben workflow lint release
     """
@@ -91,7 +95,9 @@ def apply(
     check: Annotated[bool, typer.Option("--lint/--no-lint", help="Whether mistakes are refused before.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring workflow templates, schedules and event bindings into a cluster, and show what that changes there.
+    """Install workflows in a cluster, and show what that changes.
+
+    Templates, schedules and event bindings, by server-side apply.
 
     Example: ekiben workflow apply release --env staging --dry-run
     """

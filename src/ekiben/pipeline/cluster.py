@@ -11,7 +11,7 @@ from pathlib import Path
 from ekiben.config import Project
 from ekiben.errors import EkibenError, IntegrityError
 from ekiben.loadtest.golden import Golden
-from ekiben.pipeline import packages, stages
+from ekiben.pipeline import packages, sources, stages
 from ekiben.platforms.kubernetes.api import Api, configured
 from ekiben.platforms.kubernetes.deliver import Trial, deliver
 from ekiben.platforms.kubernetes.look import look_at_live
@@ -133,7 +133,7 @@ def go_live(delivery: str, env: str, run: str, by: str, report: str) -> Verdict:
     if verdict.passed and (active := place.last_seen().active):
         stages.promote(project, active)
         made = {"bento": bento.tag, "release": f"{active.service} in {active.slot}", "run": run, "by": active.by}
-        stages.registry(project).record(bento.model, "deploy", made)
+        sources.registry(project).record(bento.model, "deploy", made)
     elif (active := place.last_seen().active) and active.bento.model != bento.model:
         stages.follow_back(project, active, refused=bento.model)
     return verdict

@@ -8,7 +8,7 @@ from ekiben.config import Project
 from ekiben.errors import NotFoundError, UsageError
 from ekiben.packaging import bento, bundle, models, requirements
 from ekiben.packaging.store import Stored
-from ekiben.pipeline import stages
+from ekiben.pipeline import sources
 from ekiben.recipe import Recipe
 from ekiben.types import BentoRef, ModelVersion
 
@@ -28,7 +28,7 @@ def resolve(project: Project, text: str) -> ModelVersion:
     entity, name, alias, digest = match["entity"], match["name"], match["alias"] or "latest", match["digest"]
     if entity and digest and re.fullmatch(r"v\d+", alias):
         return ModelVersion.parse(f"{entity}/{match['project']}/{name}:{alias}", digest)
-    registry = stages.registry(project)
+    registry = sources.registry(project)
     path = f"{entity}/{match['project']}/{name}" if entity else f"{registry.entity}/{registry.project}/{name}"
     found = registry.resolve_path(f"{path}:{alias}")
     if digest and digest != found.digest:
@@ -39,7 +39,7 @@ def resolve(project: Project, text: str) -> ModelVersion:
 def pull(project: Project, model: ModelVersion) -> Stored:
     """The model, verified, in the BentoML model store."""
     made = _recipe(project, model.name)
-    return models.pull(partial(stages.registry, project), model, made.pickles if made else {})
+    return models.pull(partial(sources.registry, project), model, made.pickles if made else {})
 
 
 def build(project: Project, name: str, model: ModelVersion, service: str = "") -> BentoRef:
@@ -57,14 +57,14 @@ def build(project: Project, name: str, model: ModelVersion, service: str = "") -
 
 def publish(project: Project, ref: BentoRef) -> str:
     """Log the Bento to W&B; returns the artifact's exact path."""
-    return bundle.publish(stages.registry(project), ref)
+    return bundle.publish(sources.registry(project), ref)
 
 
 def pull_bento(project: Project, text: str) -> BentoRef:
     """The published Bento that `NAME[:ALIAS]` names, verified, in the BentoML stores."""
     name, _, alias = text.partition(":")
     made = _recipe(project, name)
-    return bundle.pull(partial(stages.registry, project), name, alias or "latest", made.pickles if made else {})
+    return bundle.pull(partial(sources.registry, project), name, alias or "latest", made.pickles if made else {})
 
 
 def lock(project: Project, name: str) -> str:
@@ -86,6 +86,6 @@ def described(model: ModelVersion, stored: Stored) -> dict[str, Any]:
 def _recipe(project: Project, name: str) -> Recipe | None:
     """The recipe of that name; None where the project has none, and the model is somebody else's."""
     try:
-        return stages.recipe(project, name)
+        return sources.recipe(project, name)
     except NotFoundError:
         return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ekiben.config import Project
 from ekiben.errors import ConflictError, EkibenError, NotFoundError, UsageError
-from ekiben.pipeline import argo, stages
+from ekiben.pipeline import argo, sources
 from ekiben.pipeline.argo.client import Client
 from ekiben.pipeline.argo.ledger import Entry, Ledger
 from ekiben.triggers import FIELDS, Trigger
@@ -62,7 +62,7 @@ class Models:
 
     def _connected(self) -> "Registry":
         if self._registry is None:
-            self._registry = stages.registry(self._project)
+            self._registry = sources.registry(self._project)
         return self._registry
 
 

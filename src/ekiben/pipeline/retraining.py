@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ekiben.config import Project
-from ekiben.pipeline import fingerprint, stages
+from ekiben.pipeline import fingerprint, sources
 
 LONGEST_NAME = 60
 
@@ -15,7 +15,7 @@ def key(name: str, params: Mapping[str, str], run: str) -> str:
     """`<recipe>-<digest>` of the recipe's code, its parameters and its data, fit for Argo's memoize: letters, digits
     and hyphens. Where the data's bytes are not known the key is this run's own, so that nothing is passed over."""
     project = Project.here()
-    made = stages.recipe(project, name)
+    made = sources.recipe(project, name)
     values = made.with_params(params)
     data = fingerprint.of(made.data(values)) or f"unknown to {run}"
     code = {str(file.relative_to(project.root)): _sha256(file.read_bytes()) for file in _code(project, name)}

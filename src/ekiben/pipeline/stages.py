@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ekiben.config import Project
-from ekiben.errors import EkibenError, NotFoundError
+from ekiben.errors import EkibenError
 from ekiben.files import write_atomically
-from ekiben.recipe import GOLDEN, Example, Recipe
+from ekiben.pipeline import sources
+from ekiben.recipe import GOLDEN, Example
 from ekiben.types import BentoRef, Check, ModelVersion, Outcome, Probe, Release, Verdict
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ekiben.pipeline.targets import Payload
     from ekiben.platforms.kubernetes.platform import KubernetesPlatform
     from ekiben.platforms.local import LocalPlatform
-    from ekiben.registry import Registry
     from ekiben.types import LoadPlan, LoadReport
 
 RUN_FOLDER = "EKIBEN_RUN_FOLDER"
@@ -35,18 +35,6 @@ MOST_LIVE_FAILURES = 0.01
 
 PROBED = 1_000
 """Requests that must be answered while traffic is switched, before the switch is called clean."""
-
-
-def recipe(project: Project, name: str) -> Recipe:
-    names = project.names("bentos", "recipe.py")
-    if name not in names:
-        raise NotFoundError(
-            f"no recipe {name!r} in {project.root / 'bentos'}",
-            wanted=f"one of {', '.join(names)}" if names else "bentos/<name>/recipe.py",
-        )
-    found = project.load(f"bentos.{name}.recipe:RECIPE")
-    assert isinstance(found, Recipe)
-    return found
 
 
 def objectives(project: Project, overrides: list[str], service: str) -> "tuple[Slo, LoadPlan]":
@@ -72,7 +60,7 @@ def train(name: str, params: Mapping[str, str]) -> ModelVersion:
     from ekiben.pipeline import fingerprint
 
     project = Project.here()
-    made = recipe(project, name)
+    made = sources.recipe(project, name)
     values = made.with_params(params)
     split = made.data(values)
     model = made.train(split, values)
@@ -83,7 +71,7 @@ def train(name: str, params: Mapping[str, str]) -> ModelVersion:
         pickles.refuse(Path(folder), made.pickles)
         commit, dirty = lineage.git(project.root)
         metadata = {"git": f"{commit}-dirty" if dirty else commit, "data": fingerprint.of(split)}
-        return registry(project).log(made.name, values, evaluation, Path(folder), metadata)
+        return sources.registry(project).log(made.name, values, evaluation, Path(folder), metadata)
 
 
 def _write_golden(path: Path, route: str, examples: list[Example]) -> None:
@@ -97,11 +85,11 @@ def gate(name: str, model: str) -> Verdict:
     from ekiben.registry import PRODUCTION
 
     project = Project.here()
-    tracked = registry(project)
+    tracked = sources.registry(project)
     candidate = ModelVersion.model_validate_json(model)
     production = tracked.find(candidate.name, PRODUCTION)
     live = tracked.metrics(production) if production else None
-    return gate.judge(tracked.metrics(candidate), recipe(project, name).thresholds, live, str(candidate))
+    return gate.judge(tracked.metrics(candidate), sources.recipe(project, name).thresholds, live, str(candidate))
 
 
 def package(name: str, model: str) -> BentoRef:
@@ -225,7 +213,7 @@ def _log_report(
 
     try:
         config = {"bento": candidate.tag, "run": run}
-        logged = registry(project).log_load_report(candidate.model, out, config, summary(report, verdict))
+        logged = sources.registry(project).log_load_report(candidate.model, out, config, summary(report, verdict))
     except Exception as error:  # the client has many kinds
         _tell(f"the report is in {out}, but W&B did not take it: {error}")
     else:
@@ -254,7 +242,7 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
         by=by or run,
         run=run,
     )
-    tracked = registry(project)
+    tracked = sources.registry(project)
     production = tracked.find(candidate.model.name, PRODUCTION)
     if live is not None and live.bento == candidate:
         release = live  # the same training gave the same model: it stays the release that it is
@@ -313,7 +301,7 @@ def follow_back(project: Project, release: Release, refused: ModelVersion | None
     from ekiben.registry import PRODUCTION
 
     try:
-        if refused in (None, registry(project).find(release.bento.model.name, PRODUCTION)):
+        if refused in (None, sources.registry(project).find(release.bento.model.name, PRODUCTION)):
             promote(project, release)
     except EkibenError as error:
         sys.stderr.write(f"warning: {error}\nmove the alias {PRODUCTION} to {release.bento.model} by hand\n")
@@ -325,28 +313,22 @@ def promote(project: Project, release: Release) -> None:
 
     model = release.bento.model
     try:
-        tracked = registry(project)
+        tracked = sources.registry(project)
         tracked.promote(model, instead_of=tracked.find(model.name, PRODUCTION))
     except EkibenError as error:
         error.seen = f"traffic goes to {release.bento} in {release.slot}, but W&B's alias did not follow: {error.seen}"
         raise
 
 
-def switch_over(place: "LocalPlatform", by: str) -> Release:
-    """Make live again what the idle slot holds, if it was live before: a candidate that was not judged never is."""
-    seen = place.observe()
-    held = seen.slots[seen.idle].bento
-    known = next((release for release in reversed(seen.history) if held and release.bento == held), None)
-    if known is None:
-        raise NotFoundError(
-            f"{seen.idle} of {seen.service} holds {held or 'nothing'}, which was never live",
-            wanted="a release that passed its load test",
-            next_step="ekiben run",
-        )
-    place.stage(known.bento, by)
-    release = known.model_copy(update={"slot": seen.idle, "time": datetime.now(UTC), "by": by, "run": ""})
+def switch_over(place: "LocalPlatform | KubernetesPlatform", release: Release) -> None:
+    """Make live what the idle slot holds (`rollout.plan.held_again`), started where it was stopped."""
+    from ekiben.platforms.local import LocalPlatform
+
+    if isinstance(place, LocalPlatform):
+        place.stage(release.bento, release.by)
+    else:
+        place.stage(place.delivery(release.bento), release.by)
     place.switch(release)
-    return release
 
 
 def conclude(name: str, run: str, status: str) -> None:
@@ -376,11 +358,3 @@ def golden(bento: BentoRef) -> Path:
     import bentoml
 
     return Path(bentoml.models.get(bentoml.bentos.get(bento.tag).info.all_models[0].tag).path) / GOLDEN
-
-
-def registry(project: Project) -> "Registry":
-    from ekiben import tracking
-    from ekiben.registry import Registry
-
-    os.environ.update(tracking.environment(project))
-    return Registry(os.environ["WANDB_PROJECT"], os.environ["WANDB_ENTITY"])

@@ -84,6 +84,21 @@ class Serving:
 
 Wanted = Staged | Live | RolledBack | Widened | Promoted | Narrowed | Retired | Serving
 
+
+def held_again(seen: Observed, by: str, time: datetime) -> Release:
+    """What the idle slot holds, to be made live once more: a candidate that was not judged never is. NotFoundError if
+    it holds nothing that was live."""
+    held = seen.slots[seen.idle].bento
+    known = next((release for release in reversed(seen.history) if held and release.bento == held), None)
+    if known is None:
+        raise NotFoundError(
+            f"{seen.idle} of {seen.service} holds {held or 'nothing'}, which was never live",
+            wanted="a release that passed its tests",
+            next_step="make it a release: `ekiben run` on this machine, `ekiben deploy` on a cluster",
+        )
+    return known.model_copy(update={"slot": seen.idle, "time": time, "by": by, "run": ""})
+
+
 # ---- what can be done
 
 
@@ -263,7 +278,8 @@ def _stage(seen: Observed, bento: BentoRef, claim: str, anew: bool = False) -> l
         raise ConflictError(
             f"{slot} of {seen.service} is held by {held.claim}",
             wanted=f"the idle slot, for {bento}",
-            next_step="wait until that run ends, or stop it; a claim ends with the process that made it",
+            next_step="wait until that run ends, or stop it; a claim ends with the process that made it, on a cluster"
+            " two minutes after it",
         )
     if held.bento != bento:
         return [*_claim(seen, claim), Stage(slot, bento, claim, seen.epoch)]

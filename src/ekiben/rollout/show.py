@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from ekiben.rollout.state import Observed
 from ekiben.types import SLOTS, Release
 
+SHORT = len("sha256:") + 12
+"""Characters of a digest that tell it from any other in practice."""
+
 
 def status(seen: Observed, url: str, mend: str = "run `ekiben up`") -> str:
     """What is live and where, then a line for each slot. `mend`: what helps if it is not ready."""
@@ -40,8 +43,16 @@ def history(releases: Sequence[Release]) -> str:
     """A line for each release, the newest last."""
     if not releases:
         return "nothing was ever live"
-    rows = [("time (UTC)", "slot", "Bento", "model", "by")]
-    rows += [(_at(r.time), r.slot, str(r.bento), str(r.bento.model), r.by) for r in releases]
+    heads = ["time (UTC)", "slot", "Bento", "model", "by"]
+    rows = [[_at(r.time), r.slot, str(r.bento), str(r.bento.model), r.by] for r in releases]
+    for head, values in (
+        ("image", [release.image.rpartition("@")[2][:SHORT] for release in releases]),
+        ("load report", [release.load_report for release in releases]),
+    ):
+        if any(values):  # where there are none, a column of nothing only makes the lines longer
+            heads.append(head)
+            rows = [[*row, value or "-"] for row, value in zip(rows, values, strict=True)]
+    rows = [heads, *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -37,7 +37,9 @@ def gc(
     data: Data = None,
     apply: Annotated[bool, typer.Option("--apply", help="Remove; without it, only say what would be.")] = False,
 ) -> None:
-    """Remove files that nothing refers to, drafts that were given up, and versions past their time to live.
+    """Remove what nothing refers to.
+
+    Files, drafts that were given up, and versions past their time to live.
 
     Example: ekiben tracker gc --apply
     """
@@ -68,7 +70,9 @@ def push(
     data: Data = None,
     entity: Annotated[str, typer.Option(help="Entity to copy to; by default the key's own.")] = "",
 ) -> None:
-    """Copy all runs and models to the W&B server that WANDB_BASE_URL and WANDB_API_KEY name.
+    """Copy all runs and models to a W&B server.
+
+    The one that WANDB_BASE_URL and WANDB_API_KEY name.
 
     Example: WANDB_API_KEY=… ekiben tracker push --entity acme
     """

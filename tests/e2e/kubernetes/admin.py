@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
-from lightkube import KubeConfig
+import pytest
 from lightkube.config.client_adapter import Client, ConnectionParams
 from lightkube.config.kubeconfig import SingleConfig
 
-from tests.e2e.kubernetes.settings import Settings
+from ekiben.platforms.kubernetes import api
 
 Json = dict[str, Any]
 _PLURALS = {"NetworkPolicy": "networkpolicies"}
@@ -23,10 +23,10 @@ class Refused(Exception):
         self.code = code
 
 
-def configured(settings: Settings) -> SingleConfig:
-    found = KubeConfig.from_file(settings.kubeconfig).get(settings.context or None)
-    assert found, f"{settings.kubeconfig} has no current context: set EKIBEN_E2E_CONTEXT"
-    return found
+def configured(kubeconfig: str, context: str = "") -> SingleConfig:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", kubeconfig)
+        return api.configured(context)
 
 
 class Admin:
@@ -91,7 +91,11 @@ class Admin:
         self.request("DELETE", self.path(api_version, plural, name))
 
     def token(self, account: str) -> str:
-        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        asked = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 12 * 3600},
+        }
         path = f"{self.path('v1', 'serviceaccounts', account)}/token"
         token: str = self.request("POST", path, asked)["status"]["token"]
         return token

@@ -7,21 +7,23 @@ from contextlib import ExitStack
 import pytest
 
 from tests.e2e.kubernetes import fake
+from tests.e2e.kubernetes.service import Service
 from tests.e2e.kubernetes.settings import Settings, missing
-from tests.e2e.kubernetes.world import Service, World, opened
+from tests.e2e.kubernetes.world import World, opened
+
+REAL = [] if missing(os.environ) else [pytest.param("real", marks=pytest.mark.cluster)]
+"""Where it lacks, test_cluster.py says so, once."""
 
 
-@pytest.fixture(scope="session", params=["fake", pytest.param("real", marks=pytest.mark.cluster)])
+@pytest.fixture(scope="session", params=["fake", *REAL])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
     with ExitStack() as stack:
         if request.param == "fake":
-            given, launcher = stack.enter_context(fake.cluster(folder)), fake.LAUNCHER
+            settings = Settings.read(stack.enter_context(fake.cluster(folder)))
+            yield stack.enter_context(opened(settings, folder, fake.LAUNCHER))
         else:
-            given, launcher = dict(os.environ), ()
-            if why := missing(given):
-                pytest.skip(why)
-        yield stack.enter_context(opened(Settings.read(given), folder, launcher))
+            yield stack.enter_context(opened(Settings.read(os.environ), folder))
 
 
 @pytest.fixture

@@ -10,25 +10,28 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.kubernetes.settings import Image
+from tests.e2e.kubernetes.wired import Wires
 from tests.fakes.kubernetes.access import ADMIN
 from tests.fakes.kubernetes.cluster import Cluster
-from tests.fakes.kubernetes.http import served, write_kubeconfig
+from tests.fakes.kubernetes.http import certified, served, write_kubeconfig
 from tests.fakes.pod_metrics import Counters
 
 IMAGE = "localhost/digits:v1"
-SPEED = 20.0  # virtual seconds in a real one
+RUNTIME = "localhost/runtime:1"
+SPEED = 40.0  # virtual seconds in a real one
 LAUNCHER = (
     sys.executable,
     "-c",
-    f"""
+    """
 from ekiben import cli
-from ekiben.platforms.kubernetes import colour, platform
-for module, name in ((colour, "HOPELESS_SECONDS"), (platform, "DRAIN_SECONDS")):
-    setattr(module, name, getattr(module, name) / {SPEED})
+from ekiben.platforms.kubernetes import colour, hold, platform
+for module, name in ((colour, "HOPELESS_SECONDS"), (platform, "DRAIN_SECONDS"), (hold, "CLAIM_SECONDS")):
+    setattr(module, name, getattr(module, name) / 20)
 cli.main()
 """,
 )
@@ -42,20 +45,45 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     made.tokens["admin"] = ADMIN
     made.controllers.endpoints.lag = 1.0
     made.kubelet.behave("", backend=_backend, start_s=3.0, ready_s=3.0, exit_s=1.0)
-    made.kubelet.behave(lambda pod: _image(pod) != IMAGE, pull_error=_REFUSED)
+    made.kubelet.behave(lambda pod: _image(pod) not in (IMAGE, RUNTIME), pull_error=_REFUSED)
+    made.kubelet.behave(lambda pod: _fetched(pod).endswith("f" * 64), init_exit_code=5, log=_CHANGED)
     made.kubelet.behave(
         lambda pod: _image(pod) == IMAGE and "PYTHONHOME" in _env(pod), crash_after_s=0.5, exit_code=1, log=_BROKEN
     )
-    with served(made, speed=SPEED) as url:
+    bundle = folder / "bundle.json"
+    bundle.write_text(json.dumps(Image.parse(IMAGE).told("digits", 1_000_000)["bento"]))
+    wires = Wires(made)
+    made.kubelet.behave(
+        lambda pod: pod["metadata"]["labels"].get("ekiben.dev/service") == "wired",
+        backend=wires.serves, stopped=wires.stopped, start_s=3.0, ready_s=3.0, exit_s=1.0,
+    )  # fmt: skip
+    made.kubelet.behave(lambda pod: _names(pod) == ["client"], backend=wires.asks, stopped=wires.stopped, log=wires.log)
+    certificate = certified(folder)
+    with closing(wires), served(made, SPEED, certificate) as url:
         yield {
-            "KUBECONFIG": str(write_kubeconfig(folder / "admin", url, "admin")),
+            "KUBECONFIG": str(write_kubeconfig(folder / "admin", url, "admin", authority=certificate)),
             "EKIBEN_E2E_IMAGE": IMAGE,
-            "EKIBEN_E2E_SETTINGS": "watch = {seconds = 2, min_requests = 10, p99_ms = 5000}",
+            "EKIBEN_E2E_RUNTIME_IMAGE": RUNTIME,
+            "EKIBEN_E2E_BUNDLE": str(bundle),
+            "WANDB_BASE_URL": "http://tracker.ml:8080",
+            "WANDB_API_KEY": "k" * 40,
+            "EKIBEN_E2E_SETTINGS": "watch = {seconds = 1, min_requests = 3, p99_ms = 5000}",
         }
 
 
 _REFUSED = "failed to do request: Head: dial tcp 127.0.0.1:1: connect: connection refused"
+_CHANGED = "ekiben: the Bento's content is not what its digest says\n"
 _BROKEN = "Fatal Python error: init_fs_encoding: failed to get the Python codec of the filesystem encoding\n"
+
+
+def _fetched(pod: Any) -> str:
+    """What its init container is to fetch: ENTITY/PROJECT/NAME:VERSION@DIGEST."""
+    commands = [each["command"] for each in pod["spec"].get("initContainers", ()) if each["name"] == "fetch"]
+    return str(commands[0][3]) if commands else ""
+
+
+def _names(pod: Any) -> list[str]:
+    return [each["name"] for each in pod["spec"]["containers"]]
 
 
 def _image(pod: Any) -> str:

@@ -12,7 +12,7 @@ from lightkube.config.client_adapter import Client, ConnectionParams
 
 from ekiben.loadtest.golden import Golden
 from tests.e2e.kubernetes.admin import until
-from tests.e2e.kubernetes.world import Service
+from tests.e2e.kubernetes.service import Service
 
 CLIENTS, PAUSE_S = 3, 0.04
 

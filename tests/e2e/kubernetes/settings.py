@@ -12,6 +12,12 @@ skipped; what ~/.kube/config points to is never touched.
                            image_pull_secrets = ["registry"]
                            network = {from_addresses = ["10.0.0.0/8"]}
 
+For Bentos that come as bundles, which are passed over without:
+
+    EKIBEN_E2E_RUNTIME_IMAGE  image with ekiben, BentoML and the packages of the model
+    EKIBEN_E2E_BUNDLE         what `ekiben build --publish --json` wrote of the Bento
+    WANDB_BASE_URL, WANDB_API_KEY   where pods fetch it from; the key is put into a Secret of the namespace
+
 One image is enough: releases then differ by what they are said to be of. `ekiben image digits` makes one that fits:
 it serves at port 3000 as a user that is not root, with nothing to write to but /tmp, and its process is Python's. For
 example with kind:
@@ -21,11 +27,12 @@ example with kind:
     KUBECONFIG=~/.kube/config EKIBEN_E2E_IMAGE=localhost/digits:VERSION make test-cluster
 
 Everything is done in one namespace, ekiben-e2e-…, that is made and deleted here; it enforces the restricted Pod
-Security profile. Four pods run at most at a time, by default with 100m CPU and 512Mi memory each. A run that was killed
-leaves its namespace: kubectl delete namespace -l ekiben.dev/e2e
+Security profile. Some six pods run at most at a time, by default with 100m CPU and 512Mi memory each. It takes some 20
+minutes. A run that was killed leaves its namespace: kubectl delete namespace -l ekiben.dev/e2e
 """
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -37,8 +44,9 @@ _IMAGE = re.compile(r"(?P<repository>[^@\s]+?)(?::(?P<tag>[^:/@\s]+))?(?:@(?P<di
 _PULL = ("Never", "IfNotPresent", "Always")
 DEFAULTS: dict[str, Any] = {
     "replicas": {"min": 2, "max": 4},
+    "autoscaling": {"target": 10_000},  # no load makes it add pods: sizes are what is told
     "resources": {"cpu": "100m", "memory": "512Mi"},
-    "watch": {"seconds": 5, "min_requests": 10, "p99_ms": 5000},
+    "watch": {"seconds": 6, "min_requests": 5, "p99_ms": 5000},
     "start_seconds": 120,
 }
 
@@ -62,6 +70,10 @@ class Image:
         """The setting `image_by`."""
         return "digest" if self.digest else "tag"
 
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}@{self.digest}" if self.digest else f"{self.repository}:{self.tag}"
+
     def told(self, service: str, number: int) -> dict[str, Any]:
         """What `ekiben image --json` would say of release `number`. Where nodes are asked by tag the digest is only
         told, so it may be made up."""
@@ -77,13 +89,30 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Bundle:
+    runtime_image: str
+    bento: dict[str, Any]
+    url: str
+    key: str
+
+    @classmethod
+    def read(cls, given: Mapping[str, str]) -> Self:
+        lacking = [name for name in ("EKIBEN_E2E_BUNDLE", "WANDB_BASE_URL", "WANDB_API_KEY") if not given.get(name)]
+        if lacking:
+            raise ValueError(f"EKIBEN_E2E_RUNTIME_IMAGE needs {', '.join(lacking)}")
+        bento = json.loads(Path(given["EKIBEN_E2E_BUNDLE"]).expanduser().read_text())
+        return cls(given["EKIBEN_E2E_RUNTIME_IMAGE"], bento, given["WANDB_BASE_URL"], given["WANDB_API_KEY"])
+
+
+@dataclass(frozen=True)
 class Settings:
-    kubeconfig: Path
+    kubeconfig: str
     image: Image
     next_image: Image
     pull: str = "Never"
     context: str = ""
     golden: Path | None = None
+    bundle: "Bundle | None" = None
     more: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -95,12 +124,13 @@ class Settings:
         image = Image.parse(given["EKIBEN_E2E_IMAGE"])
         golden = given.get("EKIBEN_E2E_GOLDEN")
         found = cls(
-            kubeconfig=Path(given["KUBECONFIG"]).expanduser().absolute(),
+            kubeconfig=given["KUBECONFIG"],
             image=image,
             next_image=Image.parse(given.get("EKIBEN_E2E_NEXT_IMAGE") or given["EKIBEN_E2E_IMAGE"]),
             pull=pull,
             context=given.get("EKIBEN_E2E_CONTEXT", ""),
             golden=Path(golden).expanduser().absolute() if golden else None,
+            bundle=Bundle.read(given) if given.get("EKIBEN_E2E_RUNTIME_IMAGE") else None,
             more=tomllib.loads(given.get("EKIBEN_E2E_SETTINGS", "")),
         )
         if found.next_image.by != image.by:

@@ -1,9 +1,12 @@
 """Deploys that meet, and deploys that die: what is live always answers, and the next run ends what was begun."""
 
+from datetime import UTC, datetime
+
 import pytest
 
+from tests.e2e.kubernetes.admin import until
 from tests.e2e.kubernetes.load import loaded
-from tests.e2e.kubernetes.world import Service
+from tests.e2e.kubernetes.service import Service
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -41,6 +44,19 @@ def test_one_that_is_killed_before_the_switch(digits: Service) -> None:
     digits.sizes_are_restored()
 
 
+def test_who_comes_after_one_that_was_killed(digits: Service) -> None:
+    """Without its name, as soon as what it claimed has run out."""
+    number, before = digits.release(), digits.live()
+    first = digits.start(*digits.deploying(digits.release()))
+    first.says(f"{before.idle}: ")
+    first.kill()
+    until("its claim has run out", lambda: digits.claimed(before.idle) < datetime.now(UTC), 240)
+    digits.deploy(number)
+    after = digits.live()
+    assert (after.slot, after.version, after.epoch) == (before.idle, f"v{number}", before.epoch + 1)
+    digits.sizes_are_restored()
+
+
 def test_one_that_is_killed_while_it_watches(digits: Service) -> None:
     """The new release is live; the same command again watches it to the end, and tidies up."""
     number, before = digits.release(), digits.live()
@@ -59,10 +75,11 @@ def test_a_rollback_while_a_deploy_watches(digits: Service) -> None:
     """Whoever rolls back wins: the deploy notices, and moves nothing any more."""
     number, before = digits.release(), digits.live()
     with loaded(digits):
-        first = digits.start(*digits.deploying(number))
+        root = digits.other_settings(watch={"seconds": 30, "min_requests": 5, "p99_ms": 5000})
+        first = digits.start(*digits.deploying(number), root=root)
         first.says("is live")
         digits.ekiben("rollback", "digits", "--env", "e2e", "--no-alias")
-        first.ended()
+        assert first.ended().code in (10, 12)
     after = digits.live()
     assert (after.slot, after.version) == (before.slot, before.version)
     assert all(pod.startswith(f"digits-{before.slot}-") for pod in digits.ready())

@@ -8,8 +8,9 @@ import pytest
 
 from tests.e2e.kubernetes.admin import until
 from tests.e2e.kubernetes.load import loaded
+from tests.e2e.kubernetes.service import ENV, Service
 from tests.e2e.kubernetes.settings import Image
-from tests.e2e.kubernetes.world import ENV, Service, World
+from tests.e2e.kubernetes.world import World
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -28,17 +29,21 @@ def stays(service: Service) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("pull", "said"),
-    [("Never", "not present with pull policy of Never"), ("IfNotPresent", "127.0.0.1:1")],
+    ("pull", "said", "mend"),
+    [
+        ("Never", "not present with pull policy of Never", "load it into every node"),
+        ("IfNotPresent", "127.0.0.1:1", "is the image pushed, and its registry's Secret in image_pull_secrets?"),
+    ],
+    ids=["never", "refused"],
 )
-def test_an_image_that_cannot_be_pulled(digits: Service, pull: str, said: str) -> None:
+def test_an_image_that_cannot_be_pulled(digits: Service, pull: str, said: str, mend: str) -> None:
     number = digits.release(image=NOWHERE)
     with stays(digits):
         root = digits.other_settings(image_pull_policy=pull, image_by="digest")
         done = digits.deploy(number, code=4, root=root)
     assert "cannot pull 127.0.0.1:1/nobody/has-it@sha256:000" in done.err
     assert said in done.err
-    assert "is the image pushed, and its registry's Secret in image_pull_secrets?" in done.err
+    assert mend in done.err
 
 
 def test_a_container_that_crashes(digits: Service) -> None:
@@ -51,9 +56,11 @@ def test_a_container_that_crashes(digits: Service) -> None:
 
 
 def test_a_quota_that_is_exceeded(digits: Service) -> None:
-    pods = str(len(digits.world.admin.items("pods")))
-    hard = {"pods": pods}
     admin = digits.world.admin
+    until(
+        "what ends has ended", lambda: not any("deletionTimestamp" in p["metadata"] for p in admin.items("pods")), 180
+    )
+    hard = {"pods": str(len(admin.items("pods")))}
     admin.create({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": hard}})
     until("the quota is heeded", lambda: admin.get("resourcequotas", "small").get("status", {}).get("hard") == hard)
     try:

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from tests.e2e.kubernetes.load import loaded
-from tests.e2e.kubernetes.world import ENV, Service, World
+from tests.e2e.kubernetes.service import ENV, Service
+from tests.e2e.kubernetes.world import World
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -56,6 +57,17 @@ def test_a_canary_under_load(digits: Service) -> None:
     after = digits.live()
     assert (after.slot, after.version, after.epoch) == (before.idle, f"v{number}", before.epoch + 2)
     digits.sizes_are_restored()
+
+
+def test_a_release_is_as_big_as_what_is_live(digits: Service) -> None:
+    """Pods that an autoscaler has added are there from the first moment, and may be taken away again afterwards."""
+    digits.grow(3)
+    try:
+        with loaded(digits):
+            assert ", 3 pods" in digits.deploy().err
+            digits.sizes_are_restored(3)
+    finally:
+        digits.shrink(2)
 
 
 def test_what_is_rendered_and_applied_again_moves_nothing(digits: Service) -> None:

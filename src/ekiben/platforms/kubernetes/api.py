@@ -11,6 +11,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -30,6 +31,7 @@ SWITCH = "ekiben-switch"
 """Field manager of what only fenced patches write: selector, epoch, claims, fences, sizes."""
 TRIES = 4  # of what may be repeated
 TIMEOUT_SECONDS = 10.0
+_EXEC = "client.authentication.k8s.io"
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
@@ -59,7 +61,7 @@ def configured(context: str) -> SingleConfig:
     account, whatever contexts are called elsewhere. UsageError if there is none."""
     try:
         named = os.environ.get("KUBECONFIG")
-        config = KubeConfig.from_file(named) if named else KubeConfig.from_env()
+        config = _first(named, context) if named else KubeConfig.from_env()
     except (ConfigError, OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())  # of a document that is no kubeconfig, lightkube says what Python says
         raise UsageError(
@@ -77,6 +79,21 @@ def configured(context: str) -> SingleConfig:
             wanted=f"one of {', '.join(sorted(config.contexts)) or 'none is there'}",
             next_step="correct `context` in the environment's table in pyproject.toml, or KUBECONFIG",
         )
+    if found.user and found.user.exec and found.user.exec.apiVersion == f"{_EXEC}/v1":
+        found.user.exec.apiVersion = f"{_EXEC}/v1beta1"  # says the same; lightkube knows no other
+    return found
+
+
+def _first(named: str, context: str) -> KubeConfig:
+    """The first of the files in KUBECONFIG that has the context, '' for the one that is current in the first file which
+    names one; of several, those that are not there do not count. Each is taken to be complete in itself."""
+    files = [each for each in named.split(os.pathsep) if each]
+    if len(files) > 1:
+        files = [each for each in files if Path(each).expanduser().is_file()] or files[:1]
+    configs = [KubeConfig.from_file(each) for each in files]
+    wanted = context or next((each.current_context for each in configs if each.current_context), None)
+    found = next((each for each in configs if wanted in each.contexts), configs[0])
+    found.current_context = found.current_context if context else wanted
     return found
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 
 from ekiben.errors import ConflictError, NotFoundError, UnavailableError, UsageError
@@ -21,7 +22,7 @@ from ekiben.platforms.kubernetes.state import (
 )
 from ekiben.platforms.manifests import groups, workload
 from ekiben.platforms.manifests.names import PAUSED, Delivery, Manifest, bento_of
-from ekiben.types import SLOTS, BentoRef, Slot
+from ekiben.types import SLOTS, BentoRef, Slot, other
 
 ATTEMPTS = 6  # to apply while others write statuses
 HOPELESS_SECONDS = 30.0  # how long what time does not mend is watched all the same: registries have bad moments
@@ -110,15 +111,21 @@ class Colours:
         return True
 
     def let_go(self) -> None:
-        """The live colour's autoscaler gets its own limits again, unless somebody who is at work holds its size."""
+        """The autoscalers get their own limits again, but for one whose size somebody else holds who is at work."""
         slot, view = self._hold.known.state.selector, self._hold.known
-        scaler = workload.autoscaler(self._hold.target, slot) if slot else None
+        working = {c.by for each in SLOTS if (c := view.claim(each)) and c.until > self._hold.now()}
+        theirs = {by for by in working if not by.endswith(self._hold.holder)}
+        if slot:
+            self._let_live_go(slot, theirs)
+            self._let_idle_go(other(slot), theirs)
+
+    def _let_live_go(self, slot: Slot, theirs: set[str]) -> None:
+        scaler = workload.autoscaler(self._hold.target, slot)
         if scaler is None:
             return
         where = self._hold.path_of(scaler)
         by = annotations(self._hold.api.find(where)).get(FLOOR)
-        working = {c.by for each in SLOTS if (c := view.claim(each)) and c.until > self._hold.now()}
-        if by is None or (by in working and not by.endswith(self._hold.holder)):
+        if by is None or by in theirs:
             return
         field = SCALERS[scaler["kind"]]
         try:
@@ -127,6 +134,20 @@ class Colours:
             return  # the next one who holds its size has begun
         except NoAnswerError as error:
             self._hold.say(f"{slot}: its autoscaler may still hold it at its size: {error.seen}")
+
+    def _let_idle_go(self, slot: Slot, theirs: set[str]) -> None:
+        """So that whoever applies what `ekiben render` prints contradicts nobody. Late, it changes nothing: the version
+        is an older one by then. KEDA's is paused."""
+        scaler = workload.autoscaler(self._hold.target, slot)
+        if scaler is None or scaler["kind"] == "ScaledObject":
+            return
+        found = self._hold.api.find(self._hold.path_of(scaler))
+        by = annotations(found).get(FLOOR)
+        if found is None or by is None or by in theirs:
+            return
+        scaler["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+        with suppress(ConflictError, NoAnswerError):  # it sizes nothing now; the next deploy tries again
+            self._hold.api.apply(self._hold.path_of(scaler), scaler)
 
     def _create(self, slot: Slot, deployment: Manifest, stamp: str, claim: str) -> None:
         """An apply that carries the stamp and does not insist: once somebody has stamped a Deployment, it is refused.

@@ -141,7 +141,7 @@ class KubernetesPlatform:
                 wanted=str(release.bento),
                 next_step="stage it again",
             )
-        self.traffic.ends()  # who may not read the endpoints learns it before the switch
+        self.traffic.must_be_seen()
         self._reach(wanted)
         self.traffic.verify()
 
@@ -181,7 +181,7 @@ class KubernetesPlatform:
         Returns the canary's token. ConflictError as in `switch`."""
         self.share(percent)
         token, name = secrets.token_hex(8), self.target.settings.http_route
-        self.traffic.ends()  # who may not read the endpoints learns it before
+        self.traffic.must_be_seen()
         fence = Route(self.hold, name).fence() if name else None
         self._reach(Widened(release, percent, self.hold.claim(release.run or release.by), token))
         if name:

@@ -36,6 +36,8 @@ def waits(deployment: Manifest, pods: Sequence[Manifest]) -> Wait:
         said = failure.get("message", "")
         room = "quota" in said
         mend = "raise the ResourceQuota, or ask for less" if room else "correct the settings, or ask the administrator"
+        if "must specify" in said:  # a quota of limits takes no pod without
+            mend = "set resources.cpu_limit of the environment, or have a LimitRange set it"
         found.append(Wait(f"its pods cannot be created: {said}", hopeless=True, mend=mend))
     late = conditions.get("Progressing")
     if late and late["status"] == "False" and not any(wait.hopeless for wait in found):
@@ -56,6 +58,8 @@ def _pod(pod: Manifest) -> Wait | None:
         reason, message = waiting.get("reason", ""), waiting.get("message", "")
         if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
             mend = "is the image pushed, and its registry's Secret in image_pull_secrets?"
+            if reason == "ErrImageNeverPull":
+                mend = "load it into every node, or have nodes pull it: image_pull_policy"
             return Wait(f"{name} cannot pull {container['image']}: {message or reason}", hopeless=True, mend=mend)
         if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
             return Wait(f"{name} cannot start {container['name']}: {message or reason}", hopeless=True)

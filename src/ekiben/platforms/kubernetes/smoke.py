@@ -6,6 +6,10 @@ from ekiben.platforms.kubernetes.traffic import VERIFY_SECONDS
 from ekiben.types import Check, Outcome, Slot, Verdict
 
 EXAMPLES = 3
+_UNREACHED = (
+    "; the API server asks on our behalf: where NetworkPolicies are enforced, its addresses belong into"
+    " network.from_addresses of the environment"
+)
 TRIES = 8  # the preview's endpoints follow its selector some time later
 
 
@@ -39,4 +43,5 @@ def _ask(place: KubernetesPlatform, route: str, body: bytes) -> bytes | str:
             break
     if status == 200:
         return answer
-    return f"POST {route}: {status or 'no answer'}: {answer[:200].decode(errors='replace').strip()}"
+    told = f"POST {route}: {status or 'no answer'}: {answer[:200].decode(errors='replace').strip()}"
+    return told + (_UNREACHED if status in (0, 503) else "")

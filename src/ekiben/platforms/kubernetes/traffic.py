@@ -16,6 +16,7 @@ class Traffic:
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
         self._aimed: Slot | None = None
+        self._seen = False  # endpoints, by this command
 
     def preview(self, slot: Slot) -> None:
         """The preview Service selects that colour; whoever holds the idle one does this, so once is enough."""
@@ -58,27 +59,34 @@ class Traffic:
         """The live Service's endpoints are ready pods of the live colour, and nothing else but a canary's.
         UnavailableError if that does not come about within seconds."""
         deadline = self._hold.now() + timedelta(seconds=VERIFY_SECONDS)
-        pause = 0.25
+        pause = 0.0
         while True:
             slot = self._hold.live_slot()
             canary = self._hold.known.canary
             wrong = self._strays(self.ready(), SLOTS if canary and not canary.route else (slot,))
             if not wrong:
                 return
-            service = self._hold.api.get(self._hold.path("v1", "services", self._hold.target.name))
-            self._hold.view = self._hold.known.with_service(service)  # somebody may have switched meanwhile
+            if pause:  # it takes some time; if it takes longer, somebody may have switched meanwhile
+                service = self._hold.api.get(self._hold.path("v1", "services", self._hold.target.name))
+                self._hold.view = self._hold.known.with_service(service)
             if self._hold.now() > deadline:
                 raise UnavailableError(
                     f"the endpoints of {self._hold.target.name} do not follow its selector: {wrong}",
                     wanted=f"ready pods of {slot}, and only those",
                     next_step="look at the EndpointSlices; `ekiben rollback` goes back",
                 )
+            pause = min(2 * pause, 2.0) or 0.25
             self._hold.sleep(pause)
-            pause = min(2 * pause, 2.0)
+
+    def must_be_seen(self) -> None:
+        """Who may not read the endpoints learns it before a switch, and not after it."""
+        if not self._seen:
+            self.ends()
 
     def ends(self, service: str = "") -> list[Manifest]:
         params = {"labelSelector": f"kubernetes.io/service-name={service or self._hold.target.name}"}
         slices = self._hold.api.get(self._hold.path("discovery.k8s.io/v1", "endpointslices"), params)["items"]
+        self._seen = True
         return [end for each in slices for end in each.get("endpoints") or ()]
 
     def _strays(self, names: list[str], wanted: tuple[Slot, ...]) -> str:

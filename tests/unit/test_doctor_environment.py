@@ -725,7 +725,7 @@ def test_what_nobody_has_installed_asks_for_nothing(world: World, tmp_path: Path
     with served(world.cluster) as url:
         told = world.findings(tmp_path, url)
         assert told["workflows' accounts"].outcome == "ok"
-        assert "not installed: promote, release, retrain" in told["workflows"].seen
+        assert "not installed: loadtest, promote, release, retrain" in told["workflows"].seen
         world.cluster.create(world.documents["promote"][0], "ml")
         told = world.findings(tmp_path, url)
         assert (told["workflows' accounts"].outcome, told["workflows"].outcome) == ("fail", "warn")

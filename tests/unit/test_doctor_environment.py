@@ -291,7 +291,7 @@ def _edited(world: World) -> None:
 
 
 def _uninstalled(world: World) -> None:
-    for document in world.documents.values():
+    for document in (each for documents in world.documents.values() for each in documents):
         world.ask("DELETE", f"{TEMPLATES}/{document['metadata']['name']}")
 
 

@@ -141,6 +141,8 @@ def _compare(expression: str, operator: str, operand: Any) -> Where:
         return f"{expression} {'IS' if operator == '$eq' else 'IS NOT'} ?", [_scalar(operand)]
     if operator in _COMPARE:
         value = _scalar(operand)
+        if value is None:
+            return "0", []  # nothing is more or less than nothing
         kind = "('text')" if isinstance(value, str) else "('integer', 'real')"
         # As in MongoDB, numbers compare with numbers and texts with texts.
         return f"(typeof({expression}) IN {kind} AND {expression} {_COMPARE[operator]} ?)", [value]

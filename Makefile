@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VENV_TORCH ?= .venv-torch
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-journey contract test-image test-torch lint ci golden bench bench-torch soak clean
+.PHONY: help run test test-journey contract test-cluster test-image test-torch lint ci golden bench bench-torch soak clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
@@ -22,6 +22,9 @@ contract: $(VENV)/.dev $(VENV)/oldest/.ready ## the tracker's contract with the 
 
 test-journey: $(VENV)/.dev ## the main job end to end, with kill -9 between, and the README's commands; alone, for it measures load
 	$(BIN)/python -m pytest -m journey tests/e2e $(PYTEST_ARGS)
+
+test-cluster: $(VENV)/.dev ## releases on a real cluster: KUBECONFIG and EKIBEN_E2E_*, see tests/e2e/kubernetes and argo, settings.py
+	$(BIN)/python -m pytest -m cluster tests/e2e/kubernetes tests/e2e/argo $(PYTEST_ARGS)
 
 test-image: $(VENV)/.dev ## the tests that build images; skipped without root, buildah and debootstrap
 	$(BIN)/python -m pytest -m image $(PYTEST_ARGS)

@@ -211,11 +211,12 @@ def check_restricted(pod: Manifest) -> None:
 def _check_references(of: dict[str, list[Manifest]]) -> None:
     names = {kind: {m["metadata"]["name"] for m in found} for kind, found in of.items()}
     pods = [m["spec"]["template"]["metadata"]["labels"] for m in of.get("Deployment", [])]
-    ports = {
-        port["name"]
+    numbers = {
+        port["name"]: port["containerPort"]
         for m in of.get("Deployment", [])
         for port in m["spec"]["template"]["spec"]["containers"][0]["ports"]
     }
+    ports = set(numbers)
     for kind in ("HorizontalPodAutoscaler", "ScaledObject"):
         for scaler in of.get(kind, []):
             spec = scaler["spec"]
@@ -237,7 +238,8 @@ def _check_references(of: dict[str, list[Manifest]]) -> None:
     for policy in of.get("NetworkPolicy", []):
         selector = policy["spec"]["podSelector"]["matchLabels"].items()
         assert all(selector <= labels.items() for labels in pods)
-        assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} <= ports
+        open_ports = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+        assert open_ports <= set(numbers.values()), "by number: not every CNI knows names"
     for service in of.get("Service", []):
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
         if selector := service["spec"].get("selector"):

@@ -14,9 +14,10 @@ from hera.workflows import models as m
 from workflows.on_cluster import RECIPE, step, whole
 from workflows.release_on_cluster import PARAMETERS, PlanIn, PlanOut
 
-# Argo makes the ConfigMap. A year: then it is trained again even so, for libraries and images change as well.
+# Argo's controller makes the ConfigMap, in its own namespace and for all namespaces that it looks after: what another
+# team has trained is not known here. A year: then it is trained again even so, for libraries and images change as well.
 KNOWN = m.Memoize(
-    key="{{inputs.parameters.key}}",
+    key="{{workflow.namespace}}-{{inputs.parameters.key}}",
     max_age="8760h",
     cache=m.Cache(config_map=m.LocalObjectReference(name="ekiben-retrain")),
 )

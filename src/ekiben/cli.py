@@ -43,6 +43,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object in
 LOCAL = "local"
 Env = Annotated[str, typer.Option(help="Where: `local` for this machine, or an environment of pyproject.toml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")]
+Alias = Annotated[bool, typer.Option(help="Move W&B's alias to what is live then.")]
 Service = Annotated[str, typer.Argument(help="Service to act on; by default the project's own recipe.")]
 
 
@@ -75,7 +76,7 @@ def run(
     param: Annotated[list[str] | None, typer.Option(help="Recipe parameter, such as label_noise=0.6.")] = None,
     slo: Annotated[list[str] | None, typer.Option(help="Service-level objective to override: p99=50ms.")] = None,
     name: Annotated[str, typer.Option("--workflow", help="Workflow: a module below workflows/.")] = "release",
-    resume: Annotated[str, typer.Option(help="Run that was cut off, to go on with after its last step.")] = "",
+    resume: Annotated[str | None, typer.Option(help="Run that was cut off, to go on with after its last step.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a workflow on this machine: from data to live traffic.
@@ -85,7 +86,7 @@ def run(
     from ekiben.errors import UsageError
     from ekiben.pipeline import rehearsal
 
-    if resume:
+    if resume is not None:  # an empty name is a mistake, and no new release
         if recipe or param or slo:
             raise UsageError(
                 "--resume goes on with what the run was started with", wanted="no recipe, --param or --slo"
@@ -269,7 +270,7 @@ def history(service: Service = "", env: Env = LOCAL, as_json: JsonFlag = False) 
 
 
 @app.command()
-def switch(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> None:
+def switch(service: Service = "", env: Env = LOCAL, alias: Alias = True, dry_run: DryRun = False) -> None:
     """Send traffic to the idle slot's release, if it was live before.
 
     Example: ekiben switch
@@ -284,12 +285,16 @@ def switch(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> 
     if dry_run:
         _out(_listed(place.plan(Live(release, release.by))))
         return
-    stages.switch_over(_project(), place, release)
+    stages.switch_over(place, release)
+    if env != LOCAL:
+        place.retire()  # the other colour takes no room, and what is live has its own limits again
+    if alias:
+        stages.promote(_project(), release)
     _out(f"{release.bento} is live in {release.slot}")
 
 
 @app.command()
-def rollback(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -> None:
+def rollback(service: Service = "", env: Env = LOCAL, alias: Alias = True, dry_run: DryRun = False) -> None:
     """Send traffic back to the release that was live before.
 
     It is started anew where it was stopped.
@@ -307,8 +312,10 @@ def rollback(service: Service = "", env: Env = LOCAL, dry_run: DryRun = False) -
         wanted = Narrowed(canary.token, by) if canary else RolledBack(None, by, datetime.now(UTC), by)
         _out(_listed(place.plan(wanted)))
         return
-    release = stages.roll_back(_project(), place, by=by)
+    release = stages.roll_back(_project(), place, by=by) if alias else place.rollback(by)
     _out(f"{release.bento} is live again, in {release.slot}")
+    if env != LOCAL:
+        place.retire()
 
 
 @app.command()

@@ -183,7 +183,10 @@ class Environment(Table):
     """Where and how one service runs."""
 
     context: str = Field("", description="Context of the kubeconfig; empty: the current one.")
-    namespace: Namespace = Field("default", description="Namespace that everything is in.")
+    namespace: Namespace = Field("default", description="Namespace that the services are in.")
+    pipeline_namespace: Annotated[str, _matching(f"({_LABEL})?", 63)] = Field(
+        "", description="Namespace that the workflows run in; empty: the services' own."
+    )
     image_repository: Annotated[str, _matching(f"({_REPOSITORY})?")] = Field(
         "", description="Registry and path that images are in: registry.example/team; the service's name follows."
     )
@@ -194,6 +197,15 @@ class Environment(Table):
     )
     fetch_image: Image = Field("", description="Image with ekiben that fetches bundles; empty: the runtime image.")
     image_pull_secrets: tuple[Name, ...] = Field((), description="Secrets for the registry.")
+    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field(
+        "",
+        description="When nodes pull images; empty: Kubernetes' own rule; Never: somebody loads them into the nodes.",
+    )
+    image_by: Literal["digest", "tag"] = Field(
+        "digest",
+        description="How pods name a Bento's image: by its digest; or by the tag that `ekiben image` gives it, the"
+        " Bento's version: nodes that images were loaded into (kind load, ctr import) know them by nothing else.",
+    )
     wandb_secret: Name = Field("wandb", description="Secret that holds the W&B API key under `api-key`, for bundles.")
     wandb_base_url: Url = Field("https://api.wandb.ai", min_length=1, description="W&B server that bundles come from.")
     replicas: Replicas = Field(default_factory=Replicas)
@@ -226,6 +238,11 @@ class Environment(Table):
     )
     start_seconds: int = Field(60, ge=1, le=3600, description="How long a pod may take to become ready, in s.")
     longest_request_seconds: int = Field(30, ge=1, le=3600, description="What a request may take at most, in s.")
+
+    @property
+    def pipelines(self) -> str:
+        """The namespace that the workflows run in."""
+        return self.pipeline_namespace or self.namespace
 
     @model_validator(mode="after")
     def _gateway_has_a_route(self) -> Self:

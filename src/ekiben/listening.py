@@ -1,12 +1,17 @@
 """A server of ours as a process: it says where it listens, and ends well with SIGTERM or SIGINT."""
 
+import asyncio
 import signal
 import socket
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ekiben.errors import UnavailableError
+
+HEAD_SECONDS = 10.0
+"""How long the head of a request may take to come."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -37,6 +42,7 @@ def run(app: Starlette, name: str, listener: socket.socket, grace_seconds: int) 
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=grace_seconds,
+            http=_Protocol,
             ws="none",
         )
     )
@@ -45,6 +51,37 @@ def run(app: Starlette, name: str, listener: socket.socket, grace_seconds: int) 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run(sockets=[listener])
+
+
+class _Protocol(HttpToolsProtocol):
+    """Hangs up on whoever does not finish the head of a request: uvicorn waits for ever, and each holds a socket."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._hurry()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._hurry()
+
+    def on_headers_complete(self) -> None:
+        self._relax()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._relax()
+        super().connection_lost(exc)
+
+    def _hurry(self) -> None:
+        self._relax()
+        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _relax(self) -> None:
+        if self._late:
+            self._late.cancel()
+            self._late = None
 
 
 class _Server(uvicorn.Server):

@@ -162,11 +162,12 @@ class Registry:
             run.use_artifact(str(model))
 
     def log_load_report(
-        self, model: ModelVersion, folder: Path, config: Mapping[str, str], summary: Mapping[str, str | float]
+        self, model: ModelVersion | None, folder: Path, config: Mapping[str, str], summary: Mapping[str, str | float]
     ) -> str:
         """A run of type `load-test` that used the model, with `summary` as its figures, report.html to look at and the
         report's files in `folder` as an artifact of type `load-report`. The run that made the model gets the figures
-        too, beside its metrics: those of its last load test, where it has had several.
+        too, beside its metrics: those of its last load test, where it has had several. `model` is None where nobody
+        knows which one answered.
 
         Returns the artifact's `entity/project/name:vN`.
         """
@@ -174,14 +175,17 @@ class Registry:
 
         from ekiben.report.write import FILES
 
-        made = self._pinned(model).logged_by()
+        made = self._pinned(model).logged_by() if model else None
         figures = {f"load_test/{key}": value for key, value in summary.items()}
-        settings = {"model": str(model), **config}
+        settings = {**({"model": str(model)} if model else {}), **config}
         with wandb.init(project=self.project, entity=self.entity, job_type="load-test", config=settings) as run:
-            run.use_artifact(str(model))
+            if model:
+                run.use_artifact(str(model))
             run.log({"load_test/report": wandb.Html((folder / "report.html").read_text(), inject=False)})
             run.summary.update(figures)
-            artifact = wandb.Artifact(f"{model.name}-load-report", type=LOAD_REPORT, metadata=dict(summary))
+            artifact = wandb.Artifact(
+                f"{model.name}-load-report" if model else "load-report", type=LOAD_REPORT, metadata=dict(summary)
+            )
             for name in FILES:
                 artifact.add_file(str(folder / name), policy="immutable", skip_cache=True)
             logged = run.log_artifact(artifact).wait()

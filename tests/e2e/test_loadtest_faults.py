@@ -14,7 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ekiben.errors import UnavailableError
+from ekiben.loadtest import runner
 from ekiben.loadtest.slo import Slo, judge
+from ekiben.processes import free_port
 from ekiben.types import LoadPlan, LoadReport, Outcome
 from tests.e2e.loading import LOCUSTFILE, family, gone, load, offering, until, write_golden
 from tests.fakes.http_target import process, serving
@@ -169,3 +172,19 @@ def test_locust_ends_when_whoever_started_it_is_killed(tmp_path: Path, processes
             assert len(children) == (1 if processes == 1 else 3)
             os.kill(parent.pid, signal.SIGKILL)
         until(lambda: all(gone(child) for child in children), 20, "Locust ends")
+
+
+def test_workers_that_do_not_come_are_waited_for_and_then_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "WORKERS_S", 4.0)
+    crew = runner.Crew(2, "127.0.0.1", free_port())
+    with serving() as url:
+        report = runner.run(
+            locustfile=LOCUSTFILE, url=url, golden=write_golden(tmp_path), plan=PLAN, subject=None,
+            out=tmp_path / "out", crew=crew,
+        )  # fmt: skip
+    assert not report.valid
+    assert "0 of 2 workers came within 4 s" in report.reason
+    with pytest.raises(UnavailableError, match="no master at"):
+        runner.work(LOCUSTFILE, crew.host, crew.port, tmp_path / "log", lambda _: None)

@@ -304,3 +304,49 @@ def test_the_command_tells_each_mistake_and_fails(tmp_path: Path) -> None:
 def test_the_command_finds_the_project_s_own_workflows() -> None:
     text = lint(ROOT, code=0)
     assert all(f"{name}: no mistakes" in text for name in NAMES)
+
+
+OUTPUT = "{{tasks.a.outputs.parameters.x}}"
+
+
+@pytest.mark.parametrize(
+    ("depends", "value", "found"),
+    [
+        ("a.Succeeded", OUTPUT, False),
+        ("a.Succeeded || a.Skipped", OUTPUT, True),
+        ("a", f"it is {OUTPUT}", True),
+        ("a.Skipped && b.Failed", "{{tasks.a.outputs.result}}", True),
+        ("(a.Skipped || b.Succeeded) && a.Failed", OUTPUT, False),
+        ("!a.Failed && !a.Skipped", OUTPUT, False),
+        ("b.Succeeded", OUTPUT, False),  # what it does not wait for is another mistake
+        ("a", "{{=tasks.a.outputs.parameters.x ?? 'none'}}", False),
+    ],
+)
+def test_an_output_of_what_may_have_been_skipped(depends: str, value: str, found: bool) -> None:
+    step = {"name": "step", "outputs": {"parameters": [{"name": "x", "valueFrom": {"path": "/x"}}]}, "container": {}}
+    takes = {"name": "takes", "inputs": {"parameters": [{"name": "y"}]}, "container": {"image": "x"}}
+    c = {
+        "name": "c",
+        "template": "takes",
+        "depends": depends,
+        "arguments": {"parameters": [{"name": "y", "value": value}]},
+    }
+    a, b = {"name": "a", "template": "step", "when": "1 == 2"}, {"name": "b", "template": "step"}
+    made: Json = {
+        "kind": "Workflow",
+        "spec": {"entrypoint": "main", "templates": [{"name": "main", "dag": {"tasks": [a, b, c]}}, step, takes]},
+    }
+
+    def said() -> list[str]:
+        return [str(each) for each in check(made) if "is nothing then" in each.seen]
+
+    assert bool(said()) is found
+    for change in (
+        lambda: takes["inputs"]["parameters"][0].update(default=""),  # type: ignore[index]
+        lambda: step["outputs"]["parameters"][0]["valueFrom"].update(default=""),  # type: ignore[index]
+    ):
+        change()
+        assert not said() or value != OUTPUT
+    assert not said() or "result" in value
+    c["when"] = "{{tasks.a.status}} == Succeeded"
+    assert not said()

@@ -7,6 +7,7 @@ do alike is in test_argo_submit.py.
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,19 @@ import pytest
 from ekiben.errors import ConflictError, EkibenError, NotFoundError, StepError, UnavailableError, UsageError
 from ekiben.pipeline import argo
 from ekiben.pipeline.argo import follow
+from ekiben.pipeline.argo import status as statuses
+from ekiben.pipeline.argo.install import Place
 from ekiben.pipeline.argo.server import Server
+from ekiben.platforms.kubernetes.api import Api
 from tests.fakes.argo import controller as fake
 from tests.fakes.argo import server as served
 from tests.fakes.argo.controller import Controller
 from tests.fakes.argo.server import ArgoServer
 from tests.fakes.kubernetes import http
 from tests.fakes.kubernetes.cluster import Cluster
+from tests.fakes.kubernetes.http import transport
+from tests.fakes.kubernetes_platform import config
+from tests.unit.test_argo_checks import good
 from tests.unit.test_argo_commands import AT_ONCE, PROJECT, ekiben
 from tests.unit.test_argo_submit import RELEASE, approved, start, waiting
 
@@ -209,3 +216,43 @@ def test_a_document_that_argo_refuses_is_told(cluster: Cluster, server: ArgoServ
     server.fail("POST", status=400, body=b'{"code":3,"message":"templates.release.tasks.train: bad"}')
     with pytest.raises(UsageError, match=r"Argo refuses it: templates\.release\.tasks\.train: bad"):
         start(client(server), bad)
+
+
+@pytest.mark.parametrize(("code", "told"), [(7, True), (14, False)])
+def test_a_refusal_after_a_stream_has_begun_is_told(
+    cluster: Cluster, server: ArgoServer, code: int, told: bool
+) -> None:
+    """Who may read workflows and not pods gets status 200, and the refusal as the stream's first line."""
+    Controller(cluster).behave("train", log="hello")
+    run = start(client(server))
+    waiting(cluster, run)
+    server.fail("GET .*/log", broken=code)
+    if not told:  # what may pass just ends
+        assert list(argo.logs(run, "train")) == []
+        return
+    with pytest.raises(UsageError, match=r"not allowed: pods is forbidden(.|\n)*a Role in default"):
+        list(argo.logs(run, "train"))
+
+
+def test_pods_of_version_1_have_the_node_s_id(cluster: Cluster, server: ArgoServer) -> None:
+    Controller(cluster)
+    run = start(client(server))
+    status = waiting(cluster, run)
+    step = next(each for each in status.steps if each.name == "train")
+    (pod,) = [each for each in cluster.objects("pods") if "-train-" in each["metadata"]["name"]]
+    assert statuses.pod_name(status, step, step.attempts[0]) == pod["metadata"]["name"]
+    old = replace(status, annotations={"workflows.argoproj.io/pod-name-format": "v1"})
+    assert statuses.pod_name(old, step, step.attempts[0]) == step.attempts[0]
+
+
+def test_the_controller_of_an_instance_is_named(
+    cluster: Cluster, server: ArgoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = "workflows.argoproj.io/controller-instanceid"
+    start(client(server))
+    monkeypatch.setenv("ARGO_INSTANCEID", "team")
+    start(client(server))
+    Place(Api(config(), transport(cluster), cluster.advance), "default").apply([good()])
+    labels = [each["metadata"]["labels"].get(label) for each in cluster.objects("workflows")]
+    assert sorted(labels, key=str) == [None, "team"]
+    assert cluster.get("workflowtemplates", "good")["metadata"]["labels"][label] == "team"

@@ -92,6 +92,31 @@ def test_what_a_retried_step_waits_for_is_its_last_attempt_s_word() -> None:
     assert (seen.steps[0].phase, seen.steps[0].why) == ("Pending", "Unschedulable: 0/1 nodes")
 
 
+def test_what_is_memoized_is_a_step_and_says_so() -> None:
+    """A hit makes a node of the template's type, which for one with retries is Retry, with nothing in it."""
+    hit = {"hit": True, "key": "digits-1", "cacheName": "ekiben-retrain"}
+    seen = read(
+        node(".train", "Retry", memoizationStatus=hit),
+        node(".group", "Retry", "Running", children=["x"]),
+        node(".group(0)", "DAG", "Running"),
+    )
+    assert [step.name for step in seen.steps] == ["train"]
+    assert seen.steps[0].why == "known already: digits-1 in ekiben-retrain"
+
+
+def test_why_a_log_is_not_there_any_more() -> None:
+    log = {"artifacts": [{"name": "main-logs", "s3": {"key": "x/main.log"}}]}
+    workflow_ = workflow(node(".a"), node(".b", outputs=log))
+    workflow_["status"]["storedWorkflowTemplateSpec"] = {"podGC": {"strategy": "OnPodSuccess"}}
+    seen = status.read(workflow_)
+    errors = [seen.without_log(step) for step in seen.steps]
+    assert [error.seen for error in errors] == [
+        f"the pods of {name} are gone, and their logs with them: podGC OnPodSuccess deletes pods" for name in "ab"
+    ]
+    assert "deleteDelayDuration" in errors[0].next_step
+    assert "ARGO_SERVER" in errors[1].next_step
+
+
 @pytest.mark.parametrize("kind", ["Pod", "Retry", "DAG", "Steps"])
 def test_what_waits_for_a_lock_is_shown_whatever_it_will_be(kind: str) -> None:
     seen = read(node(".a", kind, "Pending", 1, synchronizationStatus={"waiting": "ml/Mutex/deploy"}))

@@ -514,6 +514,44 @@ def test_logs_are_read_from_the_pods(cluster: Cluster, controller: Controller, c
         list(argo.logs(run, "train"))
 
 
+def test_pods_that_argo_deletes_take_their_logs_with_them_unless_it_archives_them(
+    cluster: Cluster, controller: Controller, client: Client
+) -> None:
+    controller.behave("train", log="one\ntwo\n")
+    run = start(client, {**RELEASE, "spec": {**RELEASE["spec"], "podGC": {"strategy": "OnPodSuccess"}}})
+    waiting(cluster, run)
+    assert [line for _, line in argo.logs(run, "train")] == ["one", "two"]
+    cluster.advance(10)
+    assert not [each for each in cluster.objects("pods") if "train" in each["metadata"]["name"]]
+    with pytest.raises(NotFoundError, match=r"podGC OnPodSuccess deletes pods(.|\n)*deleteDelayDuration"):
+        list(argo.logs(run, "train"))
+    assert [line for _, line in argo.logs(run)] == [
+        "(the pods of train are gone, and their logs with them: podGC OnPodSuccess deletes pods)"
+    ]
+    controller.archive(run.name, "train", "one\ntwo\n")
+    if isinstance(client, Server):
+        there = server.transport(ArgoServer(cluster, archive=controller.archived))
+        run = argo.find(run.name, client=Server("http://argo.invalid", "default", transport=there))
+        assert [line for _, line in argo.logs(run, "train")] == ["one", "two"]
+        assert [line for _, line in argo.logs(run, "train", tail=1)] == ["two"]
+        return
+    with pytest.raises(NotFoundError, match="archived: name the Argo Server"):
+        list(argo.logs(run, "train"))
+
+
+def test_what_is_over_is_read_once_however_long_the_run_goes_on(
+    cluster: Cluster, controller: Controller, client: Client
+) -> None:
+    controller.behave("train", log="one")
+    run = start(client)
+    waiting(cluster, run)
+    lines = argo.logs(run, keep_on=True)
+    assert next(lines) == ("train", "one")
+    approved(cluster, run)
+    assert list(lines) == []
+    assert len([call for call in cluster.log if "-train-" in call.path and call.path.endswith("/log")]) == 1
+
+
 @pytest.mark.parametrize("seconds", [0.5, 7.0, 100.0])
 def test_logs_are_shown_as_they_are_written_each_line_once(
     cluster: Cluster, controller: Controller, client: Client, seconds: float

@@ -211,11 +211,40 @@ ROWS = [
         S, {"a": K, "b": S},
     ),
     Row(
-        "outputs of what was skipped", "from 4.0.6: the producer's default, else the input's default, else nothing",
-        "variables: outputs of skipped and omitted nodes",
+        "outputs of what was skipped",
+        "from 4.0.7: the producer's default; else the input's, where the argument is that alone; nil in expressions",
+        "upgrading: 4.0.7; variables: outputs of skipped and omitted nodes",
         workflow(dag(task("a", when="1 == 2"), task("b", "a.Skipped", text="{{tasks.a.outputs.parameters.out}}"),
-                     task("c", "a.Skipped", text="{{=tasks.a.outputs.parameters.out ?? 'none'}}"))),
-        S, {"a": K, "b": S, "c": S}, {"b": "dflt", "c": "none"},
+                     task("c", "a.Skipped", text="{{=tasks.a.outputs.parameters.out ?? 'none'}}"),
+                     task("d", when="1 == 2", template="kept"),
+                     task("e", "d.Skipped", text="got {{tasks.d.outputs.parameters.out}}")),
+                 {**step(), "name": "kept", "outputs": {"parameters": [
+                     {"name": "out", "valueFrom": {"path": "/tmp/out", "default": "kept"}}]}}),
+        S, {"a": K, "b": S, "c": S, "d": K, "e": S}, {"b": "dflt", "c": "none", "e": "got kept"},
+    ),
+    Row(
+        "outputs of what was skipped, with nothing to take their place",
+        "from 4.0.7: end what refers to them in Error, unless its own `when` is false", "upgrading: 4.0.7",
+        workflow(dag(task("a", when="1 == 2"), task("b", "a.Skipped", text="x{{tasks.a.outputs.parameters.out}}"),
+                     task("c", "a.Skipped", text="{{=tasks.a.outputs.parameters.out}}"),
+                     task("d", "a.Skipped", text="x{{tasks.a.outputs.parameters.out}}", when="1 == 2"),
+                     failFast=False)),
+        E, {"a": K, "b": E, "c": E, "d": K},
+    ),
+    Row(
+        "an output by an expression that comes to nothing", "ends the DAG in Error, unless it has a default",
+        "upgrading: 4.0.7",
+        workflow({**dag(task("x", when="1 == 2"), name="strict"), "outputs": {"parameters": [
+                     {"name": "up", "valueFrom": {"expression": "tasks.x.outputs.parameters.out"}}]}},
+                 {**dag(task("x", when="1 == 2"), name="lenient"), "outputs": {"parameters": [
+                     {"name": "up", "valueFrom": {"expression": "tasks.x.outputs.parameters.out", "default": "d"}},
+                     {"name": "by", "valueFrom": {"parameter": "{{tasks.x.outputs.parameters.out}}", "default": "p"}},
+                 ]}},
+                 dag(task("a", template="strict"), task("b", template="lenient"),
+                     task("c", "b.Succeeded",
+                          text="{{tasks.b.outputs.parameters.up}}{{tasks.b.outputs.parameters.by}}"),
+                     failFast=False)),
+        E, {"a": E, "a.x": K, "b.x": K, "c": S}, {"c": "dp"},
     ),
     Row(
         "withItems, withParam, aggregated outputs", "one node an item; outputs together as JSON lists",
@@ -256,6 +285,44 @@ ROWS = [
         workflow(step(retryStrategy={"limit": 2, "retryPolicy": "OnError"}),
                  dag(task("a", do="Error,Succeeded"), task("b", do="Failed,Succeeded"))),
         F, {"a": S, "b": F},
+    ),
+    Row(
+        "retryStrategy: lastRetry", "is the last attempt: exit code, -1 where there is none, status, message",
+        "retries: conditional retries",
+        workflow(
+            step(retryStrategy={
+                "limit": "2",
+                "expression": "asInt(lastRetry.exitCode) < 0 && lastRetry.status == 'Error'"
+                              " || lastRetry.message contains 'with 9'",
+            }),
+            dag(task("a", do="Error,Failed:9,Succeeded"), task("b", do="Error,Failed:8,Succeeded"),
+                task("c", do="Failed:9,Failed:9,Failed:9,Succeeded"))),
+        F, {"a": S, "b": F, "c": F},
+    ),
+    Row(
+        "retryStrategy of a DAG", "runs it again as a whole", "fields: RetryStrategy",
+        workflow({**dag(task("x", text="{{inputs.parameters.text}}"), task("y", "x.Succeeded", do="Failed,Succeeded"),
+                        name="inner"),
+                  "inputs": {"parameters": [{"name": "text"}]}, "retryStrategy": {"limit": 1, "retryPolicy": "Always"}},
+                 dag(task("a", template="inner", text="t"))),
+        F, {"a(0).x": S, "a(0).y": F, "a(1).x": S, "a(1).y": F},
+    ),
+    Row(
+        "steps in a DAG, a DAG in steps", "each is one task or step of what is around it", "walk-through/dag",
+        workflow({"name": "list", "steps": [[{k: v for k, v in task("x", text="1").items() if k != "depends"}],
+                                            [{k: v for k, v in task("y", template="pair").items() if k != "depends"}]]},
+                 dag(task("p"), task("q", "p.Succeeded", do=F), name="pair"),
+                 dag(task("a", template="list"), task("b", "a.Failed"))),
+        S, {"a.x": S, "a.y.p": S, "a.y.q": F, "b": S},
+    ),
+    Row(
+        "hooks of the workflow", "run once, when workflow.status first makes their expression true", "lifecyclehook",
+        workflow(dag(task("a", do=F)), {**step(), "name": "note"}, hooks={
+            "on": {"template": "note", "expression": 'workflow.status == "Running"'},
+            "off": {"template": "note", "expression": 'workflow.status == "Failed"'},
+            "well": {"template": "note", "expression": 'workflow.status == "Succeeded"'},
+        }),
+        F, {"a": F, "workflow.hooks.on": S, "workflow.hooks.off": S},
     ),
     Row(
         "exit handler", "sees status and failures, whatever happened", "walk-through/exit-handlers",
@@ -353,6 +420,18 @@ REFUSED = {
 def test_what_is_not_done_here_is_refused_by_name(feature: str) -> None:
     with pytest.raises(UnsupportedError, match=r"not supported|neither|none of"):
         document.read(workflow({**REFUSED[feature], "name": "main"}))
+
+
+def test_retries_wait_longer_each_time_up_to_a_cap_and_end_when_their_time_is_over(tmp_path: Path) -> None:
+    """Argo: fields, Backoff: duration · factor^n, at most `cap`; none begins after `maxDuration`."""
+    backoff = {"duration": "20ms", "factor": 2, "cap": "60ms"}
+    strategy = {"limit": 4, "retryPolicy": "Always"}
+    made = workflow(step(retryStrategy={**strategy, "backoff": backoff}), dag(task("a", do=F)))
+    waits = [each.text.rpartition(" in ")[2] for each in ran(made, tmp_path).events if each.kind == "retry"]
+    assert waits == ["0.02 s", "0.04 s", "0.06 s", "0.06 s"]
+    late = {**strategy, "backoff": {"duration": "200ms", "factor": 1, "maxDuration": "300ms"}}
+    seen = ran(workflow(step(retryStrategy=late), dag(task("a", do=F))), tmp_path, name="late")
+    assert len(seen.steps.calls) == 2
 
 
 def test_parallelism_of_a_template_bounds_its_own_steps(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ import yaml
 
 from ekiben.doctor import accounts, cluster, keys
 from ekiben.environments import Environment
+from ekiben.pipeline import distributed
 from ekiben.platforms.kubernetes.api import Api
 from ekiben.platforms.manifests import groups
 from ekiben.platforms.manifests.names import Target
 from tests import crd_checks
 from tests.fakes.argo import controller as fake
 from tests.fakes.kubernetes.http import transport
-from tests.fakes.kubernetes_platform import config
+from tests.fakes.kubernetes_platform import bento, config
 from tests.manifest_checks import check_restricted
 
 Json = dict[str, Any]
@@ -140,10 +141,10 @@ def test_what_kustomize_makes_is_valid(built: list[Json]) -> None:
 def test_the_secrets_it_speaks_of_are_listed(built: list[Json]) -> None:
     target = Target("digits", "production", Environment(runtime_image="r.example/x:1"))
     files = sorted((ROOT / "workflows").glob("*_on_cluster.yaml"))
-    documents = {f"{each['kind']} {each['metadata']['name']}": each for each in built}
-    documents |= {file.stem: yaml.safe_load(file.read_text()) for file in files}
+    documents = {f"{each['kind']} {each['metadata']['name']}": [each] for each in built}
+    documents |= {file.stem: [yaml.safe_load(file.read_text())] for file in files}
     said = (EXAMPLE / "kustomization.yaml").read_text()
-    for name, secret in keys.needed(documents, target).items():
+    for (_, name), secret in keys.needed(documents, target).items():
         (line,) = [each for each in said.splitlines() if each.startswith(f"#   {name} ")]
         assert all(key in line for key in secret.keys), line
 
@@ -177,6 +178,52 @@ def test_the_quota_lets_its_own_pods_in(built: list[Json]) -> None:
                 assert Decimal(0) < cluster.quantity(str(amount)) <= most, file.name
 
 
+def _admitted(pod: Json, defaults: Json) -> dict[str, Decimal]:
+    """What a pod takes of a quota after the LimitRange has filled in what its containers leave out, as it is counted:
+    all containers together, or its largest init container."""
+
+    def filled(container: Json) -> dict[str, Decimal]:
+        resources = container.get("resources") or {}
+        limits = {**defaults["default"], **(resources.get("limits") or {})}
+        # A limit that is named is the request too where none is; only then the default.
+        given = {**defaults["defaultRequest"], **(resources.get("limits") or {}), **(resources.get("requests") or {})}
+        for key, limit in limits.items():
+            assert cluster.quantity(str(given[key])) <= cluster.quantity(str(limit)), f"{container['name']}: {key}"
+        taken = {f"requests.{key}": cluster.quantity(str(each)) for key, each in given.items()}
+        return taken | {f"limits.{key}": cluster.quantity(str(each)) for key, each in limits.items()}
+
+    together = [filled(each) for each in pod["containers"]]
+    alone = [filled(each) for each in pod.get("initContainers", ())]
+    keys = {key for each in (*together, *alone) for key in each}
+    sums = {key: sum(each.get(key, Decimal(0)) for each in together) for key in keys}
+    return {key: max([sums[key], *(each.get(key, Decimal(0)) for each in alone)]) for key in keys}
+
+
+def test_under_quota_and_limits_every_pod_of_the_team_starts(built: list[Json]) -> None:
+    """Those of workflows with Argo's own containers in them; the tracker, the receiver, and both colours of a service,
+    all at once."""
+    hard = of(built, "ResourceQuota")["team"]["spec"]["hard"]
+    (limits,) = of(built, "LimitRange")["team"]["spec"]["limits"]
+    pods = []
+    for deployment in of(built, "Deployment").values():
+        pods += [deployment["spec"]["template"]["spec"]] * deployment["spec"]["replicas"]
+    target = Target("digits", "production", Environment(namespace="team-models", runtime_image="r.example/x:1"))
+    for slot in ("blue", "green"):
+        (model,) = [each for each in groups.colour(target, slot, bento(1)) if each["kind"] == "Deployment"]
+        pods += [model["spec"]["template"]["spec"]] * target.settings.replicas.max
+    own = {"initContainers": [{"name": "init"}]}
+    for file in ("release_on_cluster", "retrain", "promote"):
+        for document in yaml.safe_load_all((ROOT / "workflows" / f"{file}.yaml").read_text()):
+            spec = document["spec"].get("workflowSpec") or document["spec"]
+            scripts = [each["script"] for each in spec.get("templates", ()) if "script" in each]
+            pods += [own | {"containers": [{"name": "main", **each}, {"name": "wait"}]} for each in scripts]
+    used = [_admitted(pod, limits) for pod in pods]
+    for key in ("requests.cpu", "requests.memory", "limits.memory"):
+        assert all(key in each for each in used), "what names none is refused"
+        assert sum(each[key] for each in used) <= cluster.quantity(hard[key]), key
+    assert len(pods) <= int(hard["pods"])
+
+
 def test_applied_it_is_what_the_doctor_wants_to_see(built: list[Json]) -> None:
     target = Target("digits", "production", Environment(namespace="team-models", runtime_image="r.example/x:1"))
     made = fake.cluster()
@@ -198,3 +245,21 @@ def test_applied_it_is_what_the_doctor_wants_to_see(built: list[Json]) -> None:
         "executor's rights": "ok",
         "deployer's rights": "ok",
     }
+
+
+def test_the_master_of_a_load_test_has_the_name_that_its_workers_ask_for() -> None:
+    """A pod is called HOSTNAME.SUBDOMAIN while a headless Service of the subdomain's name selects it (Kubernetes: "DNS
+    for Services and Pods"), and before it is ready only where the Service says so."""
+    service = next(m for file, m in manifests(FOLDERS[0]) if file.name == "loadtest.yaml")
+    spec = yaml.safe_load((ROOT / "workflows" / "loadtest.yaml").read_text())["spec"]
+    templates = {each["name"]: each for each in spec["templates"]}
+    pod, master = json.loads(templates["lead"]["podSpecPatch"]), templates["lead"]
+    worker = next(task for task in templates["load-test"]["dag"]["tasks"] if task["name"] == "worker")
+    assert worker["arguments"]["parameters"][0]["value"] == f"{pod['hostname']}.{pod['subdomain']}"
+    assert len(pod["hostname"].replace("{{workflow.uid}}", "x" * 36)) <= 63
+    assert service["metadata"]["name"] == pod["subdomain"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"]
+    assert service["spec"]["selector"].items() <= master["metadata"]["labels"].items()
+    ports = [each["containerPort"] for each in master["script"]["ports"]]
+    assert [each["port"] for each in service["spec"]["ports"]] == ports == [distributed.PORT]

@@ -25,7 +25,9 @@ from typing import Any
 import pytest
 import yaml
 
+from ekiben.config import Project
 from ekiben.doctor import addresses, argo, cluster, environment, finding, keys, permissions
+from ekiben.doctor import controller as argo_controller
 from ekiben.doctor.finding import Finding
 from ekiben.environments import Environment
 from ekiben.errors import UsageError
@@ -141,6 +143,10 @@ def controller(image: str = "quay.io/argoproj/workflow-controller:v4.1.2", *args
     return made
 
 
+def settings_of_argo(**data: str) -> Json:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": argo_controller.CONFIG}, "data": data}
+
+
 def secret(name: str, **keys: str) -> Json:
     data = {key.replace("_", "-"): b64encode(value.encode()).decode() for key, value in keys.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "Opaque", "data": data}
@@ -186,8 +192,9 @@ def world(registry: str, wandb: str) -> World:
         cluster.create(each, "ml")
     pull = secret("pull") | {"data": {".dockerconfigjson": b64encode(b'{"auths": {}}').decode()}}
     cluster.create(pull | {"type": "kubernetes.io/dockerconfigjson"}, "ml")
+    cluster.create(settings_of_argo(executor="securityContext: " + json.dumps(argo_controller.CONFINED)), "argo")
     for file in sorted((ROOT / "workflows").glob("*_on_cluster.yaml")):
-        made.documents[file.stem] = yaml.safe_load(file.read_text())
+        made.documents[file.stem] = list(yaml.safe_load_all(file.read_text()))
         cluster.create(yaml.safe_load(file.read_text()), "ml")
     cluster.tokens["admin"] = ADMIN
     return made
@@ -276,7 +283,7 @@ TEMPLATES = "/apis/argoproj.io/v1alpha1/namespaces/ml/workflowtemplates"
 
 
 def _stale(world: World) -> None:
-    world.documents["release_on_cluster"]["spec"]["activeDeadlineSeconds"] = 60
+    world.documents["release_on_cluster"][0]["spec"]["activeDeadlineSeconds"] = 60
 
 
 def _edited(world: World) -> None:
@@ -290,7 +297,9 @@ def _uninstalled(world: World) -> None:
 
 def _another_account(world: World) -> None:
     steps = [{"serviceAccountName": "own"}, {"serviceAccountName": "{{inputs.parameters.x}}"}]
-    world.documents["own"] = {"kind": "Workflow", "spec": {"templates": steps}}
+    own = {"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowTemplate", "metadata": {"name": "own"}}
+    world.documents["own"] = [own | {"spec": {"templates": steps}}]
+    world.cluster.create(world.documents["own"][0], "ml")
 
 
 FAULTS: list[tuple[str, str, Callable[[World], None], str, str, str, int]] = [
@@ -525,11 +534,37 @@ def test_the_secrets_that_documents_refer_to() -> None:
     ]
     s3 = {"accessKeySecret": {"name": "s3", "key": "id"}, "secretKeySecret": {"name": "s3", "key": "key"}}
     document = {"spec": {**pod, "env": env, "s3": s3, "envFrom": [{"secretRef": {"name": "whole"}}]}}
-    found = keys.needed({"w": document}, target)
-    assert {name: each.keys for name, each in found.items()} == {
+    found = keys.needed({"w": [document]}, target)
+    assert {namespace for namespace, _ in found} == {"default"}
+    assert {name: each.keys for (_, name), each in found.items()} == {
         "tls": {"ca": True}, "a": {"x": True, "y": False}, "s3": {"id": True, "key": True}, "whole": {"": True},
     }  # fmt: skip
-    assert list(found["a"].by) == ["w"]
+    assert list(found["default", "a"].by) == ["w"]
+
+
+def test_workflows_in_a_namespace_of_their_own(world: World, tmp_path: Path) -> None:
+    """Accounts, Secrets and templates are looked for there; the deploying one is bound where the services are."""
+    world.settings |= {"namespace": "models", "pipeline_namespace": "ml"}
+    made, restricted = world.cluster, {cluster.ENFORCE: "restricted"}
+    made.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "models", "labels": restricted}}, "")
+    for manifest in groups.setup(world.target):
+        made.create(manifest, "models")
+    for called in ("wandb", "pull"):
+        world.delete("api/v1", "secrets", called)
+        held = {"api-key": "eA==", ".dockerconfigjson": "e30="}
+        made.create({**secret(called), "data": held}, "models")
+    made.create(binding("digits-deployer", "ekiben-deploy"), "models")
+    with served(made) as url:
+        told = world.findings(tmp_path, url)
+        assert {each.name: each.seen for each in told.values() if each.outcome != "ok"} == {}
+        assert {"namespace", "pipelines' namespace", "quotas", "pipelines' quotas"} <= told.keys()
+        assert told["namespace"].seen == "models"
+        world.delete("apis/rbac.authorization.k8s.io/v1", "rolebindings", "ekiben-deploy-digits-deployer", "models")
+        made.create(binding("digits-deployer", "ekiben-deploy", "models"), "models")
+        rights = world.findings(tmp_path, url)["deployer's rights"]
+    assert rights.outcome == "fail"
+    assert "kubectl -n models create rolebinding" in rights.next_step
+    assert "--serviceaccount=ml:ekiben-deploy" in rights.next_step
 
 
 PROXY = "GET /api/v1/namespaces/{}/services/{}/proxy{}"
@@ -618,6 +653,85 @@ def test_the_definitions_of_argo_4_have_what_tells_it() -> None:
     assert "schedule" not in fields
 
 
+@pytest.mark.parametrize(
+    ("data", "level", "chosen", "name", "outcome", "seen"),
+    [
+        ({}, "restricted", "", "Argo's own containers", "fail", "every pod of a step is refused"),
+        ({}, "baseline", "", "Argo's own containers", "ok", "ml does not enforce restricted"),
+        ({"config": "executor: {securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}"},
+         "restricted", "", "Argo's own containers", "ok", "confined"),
+        ({"config": "parallelism: 3", "executor": "securityContext: {}"},
+         "restricted", "", "Argo's own containers", "fail", "every pod of a step is refused"),
+        ({"executor": "[not: closed"}, "restricted", "", "Argo's own containers", "fail", "no security context"),
+        ({"instanceID": "team"}, "baseline", "", "Argo's instance", "fail", "only workflows of instance team"),
+        ({"config": "instanceID: team"}, "baseline", "team", "Argo's instance", "ok", "team"),
+        ({}, "baseline", "team", "Argo's instance", "fail", "workflows of no instance; ARGO_INSTANCEID is team"),
+    ],
+)  # fmt: skip
+def test_how_the_controller_is_set_up(
+    world: World, tmp_path: Path, data: dict[str, str], level: str, chosen: str, name: str, outcome: str, seen: str
+) -> None:
+    path = f"/api/v1/namespaces/argo/configmaps/{argo_controller.CONFIG}"
+    world.ask("DELETE", path)
+    world.cluster.create(settings_of_argo(**data), "argo")
+    world.ask("PATCH", "/api/v1/namespaces/ml", {"metadata": {"labels": {cluster.ENFORCE: level}}})
+    world.environ |= {"ARGO_INSTANCEID": chosen} if chosen else {}
+    with served(world.cluster) as url:
+        told = world.findings(tmp_path, url)[name]
+        assert (told.outcome, seen in told.seen) == (outcome, True), told
+        if told.fix:  # what is printed mends it
+            mended = yaml.safe_load(told.fix)
+            within = (
+                {"data": {"config": yaml.safe_dump(yaml.safe_load(data["config"]) | mended)}}
+                if data.get("config")
+                else mended
+            )
+            world.ask("PATCH", path, within)
+            assert world.findings(tmp_path, url)[name].outcome == "ok"
+
+
+def test_who_may_not_see_the_controller_s_settings_is_told_so(world: World, tmp_path: Path) -> None:
+    world.cluster.fail("get configmaps", status=403)
+    with served(world.cluster) as url:
+        told = world.findings(tmp_path, url)["Argo's settings"]
+    assert (told.outcome, told.exit_code) == ("unknown", 0)
+
+
+def test_memoized_steps_need_a_controller_that_may_keep_them(world: World, tmp_path: Path) -> None:
+    """The documented rights are enough: what is printed is what Argo's documentation asks for."""
+    world.documents["retrain"] = list(yaml.safe_load_all((ROOT / "workflows" / "retrain.yaml").read_text()))
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "update"]}]
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "m"}, "rules": rules}
+    with served(world.cluster) as url:
+        assert "memoized steps" not in world.findings(tmp_path, url)
+        world.cluster.create(world.documents["retrain"][0], "ml")
+        told = world.findings(tmp_path, url)["memoized steps"]
+        assert told.outcome == "fail"
+        assert told.seen == "system:serviceaccount:argo:default may not get, create, update configmaps in argo"
+        assert "--verb=get,create,update --resource=configmaps" in told.next_step
+        world.cluster.create(role, "argo")
+        world.cluster.create(binding("m", "default", "argo"), "argo")
+        assert world.findings(tmp_path, url)["memoized steps"].outcome == "ok"
+
+
+def test_what_nobody_has_installed_asks_for_nothing(world: World, tmp_path: Path) -> None:
+    """The project's own workflows, as the command reads them; `promote` is three documents."""
+    from ekiben.commands.doctor import _documents
+
+    world.documents = _documents(Project(ROOT))
+    assert [each["kind"] for each in world.documents["promote"]] == [
+        "WorkflowTemplate", "CronWorkflow", "WorkflowEventBinding",
+    ]  # fmt: skip
+    with served(world.cluster) as url:
+        told = world.findings(tmp_path, url)
+        assert told["workflows' accounts"].outcome == "ok"
+        assert "not installed: loadtest, promote, release, retrain" in told["workflows"].seen
+        world.cluster.create(world.documents["promote"][0], "ml")
+        told = world.findings(tmp_path, url)
+        assert (told["workflows' accounts"].outcome, told["workflows"].outcome) == ("fail", "warn")
+        assert "ekiben-promote" in told["workflows' accounts"].seen
+
+
 def _ekiben(root: Path, *args: str, code: int, **env: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "ekiben.cli", "doctor", *args],
@@ -637,7 +751,7 @@ def test_the_command(world: World, tmp_path: Path) -> None:
     (tmp_path / "bentos" / "digits" / "recipe.py").touch()
     (tmp_path / "workflows").mkdir()
     for name, document in world.documents.items():
-        (tmp_path / "workflows" / f"{name}.yaml").write_text(yaml.safe_dump(document))
+        (tmp_path / "workflows" / f"{name}.yaml").write_text(yaml.safe_dump_all(document))
     table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in world.settings.items())
     (tmp_path / "pyproject.toml").write_text(f"[tool.ekiben.environments.staging]\n{table}")
     with served(world.cluster) as url:

@@ -7,7 +7,7 @@ import pytest
 from tests.fakes.kubernetes.access import ADMIN, service_account
 from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.faults import Answer, ConnectionLost
-from tests.fakes.kubernetes.samples import DEPLOYMENTS, PODS, SERVICES, deployment, patch, service
+from tests.fakes.kubernetes.samples import DEPLOYMENTS, PODS, SERVICES, autoscaler, deployment, patch, service
 from tests.fakes.kubernetes.schema import canonical_quantity
 
 
@@ -200,7 +200,7 @@ def test_generation_of_a_deployment(cluster: Cluster, change: dict[str, Any], bu
     """pkg/registry/apps/deployment/strategy.go, PrepareForUpdate: annotations bump it too, and status is dropped."""
     answer = patch(cluster, f"{DEPLOYMENTS}/blue", change, "merge")
     assert answer.body["metadata"]["generation"] == 1 + bumped
-    assert "status" not in answer.body
+    assert answer.body["status"] == {}
 
 
 def test_strict_validation_names_unknown_fields(cluster: Cluster) -> None:
@@ -485,3 +485,61 @@ def test_faults(cluster: Cluster) -> None:
     before = cluster.clock.seconds
     assert cluster.request("GET", f"{SERVICES}/web").status == 200 and cluster.clock.seconds == before + 3
     assert cluster.counts()["patch services"] == 4 and cluster.log[0].path == f"{SERVICES}/web"
+
+
+def test_tokens_of_accounts() -> None:
+    cluster = Cluster()
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+
+    def asked(seconds: int) -> Answer:
+        spec = {"expirationSeconds": seconds}
+        return cluster.request(
+            "POST", path, body={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        )
+
+    assert "may not specify a duration less than 10 minutes" in asked(60).body["message"]
+    token = {"Authorization": f"Bearer {asked(600).body['status']['token']}"}
+    refused = cluster.request("GET", "/api/v1/namespaces/default/pods", headers=token)
+    assert (refused.status, "system:serviceaccount:default:default" in refused.body["message"]) == (403, True)
+    assert cluster.request("GET", "/api/v1/namespaces/default/pods").status == 200, "everybody else is as before"
+    cluster.tokens = {"root": ADMIN}
+    assert cluster.request("GET", "/api/v1/namespaces/default/pods", headers=token).status == 403
+    cluster.advance(600)
+    assert cluster.request("GET", "/api/v1/namespaces/default/pods", headers=token).status == 401, "it has expired"
+
+
+def test_what_go_writes_out_of_a_status_that_nobody_has_written(cluster: Cluster) -> None:
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "blue"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    }
+    made = [cluster.create(each) for each in (deployment("new"), autoscaler(), budget)]
+    counts = dict.fromkeys(("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"), 0)
+    assert [each["status"] for each in made] == [{}, {"desiredReplicas": 0, "currentMetrics": None}, counts]
+
+
+def test_addresses_that_the_cluster_gives_are_no_managers(cluster: Cluster) -> None:
+    (entry,) = cluster.create(service(name="new"))["metadata"]["managedFields"]
+    assert "f:ports" in entry["fieldsV1"]["f:spec"]
+    assert not {"f:clusterIP", "f:clusterIPs", "f:ipFamilies"} & entry["fieldsV1"]["f:spec"].keys()
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ([{"op": "nop", "path": "/spec"}], 400, "unsupported operation"),
+        ([{"op": "test", "value": 1}], 400, "operation missing path field"),
+        ([{"op": "add", "path": "/metadata/annotations/a"}], 400, "missing value field"),
+        ({"op": "test"}, 400, "error decoding patch: json: cannot unmarshal object"),
+        ([{"op": "replace", "path": "/metadata/namespace", "value": "x"}], 400, "namespace of the provided object"),
+        ([{"op": "replace", "path": "/metadata/name", "value": "x"}], 400, "does not match the name on the URL"),
+        ([{"op": "test", "path": "spec", "value": 1}], 422, "the server rejected our request"),
+    ],
+)  # fmt: skip
+def test_what_is_no_patch_is_another_refusal_than_one_that_does_not_apply(
+    cluster: Cluster, body: Any, code: int, said: str
+) -> None:
+    answer = patch(cluster, f"{SERVICES}/web", body)
+    assert answer.status == code and said in answer.body["message"]

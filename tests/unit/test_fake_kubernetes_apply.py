@@ -189,7 +189,7 @@ def test_yaml_is_taken(cluster: Cluster) -> None:
 
 def test_status_is_not_applied_through_the_main_path(cluster: Cluster) -> None:
     made = apply(cluster, DEPLOYMENTS, {**deployment(), "status": {"replicas": 9}})
-    assert "status" not in made.body and "f:status" not in owners(made.body)[("ekiben", "Apply")]
+    assert made.body["status"] == {} and "f:status" not in owners(made.body)[("ekiben", "Apply")]
 
 
 def test_a_default_that_nobody_owns_stays_in_the_way(cluster: Cluster) -> None:
@@ -200,3 +200,43 @@ def test_a_default_that_nobody_owns_stays_in_the_way(cluster: Cluster) -> None:
     assert answer.status == 422 and "may not be specified when strategy `type` is 'Recreate'" in answer.body["message"]
     body = {"spec": {"strategy": {"type": "Recreate", "rollingUpdate": None}}}
     assert patch(cluster, f"{DEPLOYMENTS}/blue", body, "merge").status == 200
+
+
+OTHER = "11111111-1111-1111-1111-111111111111"
+
+
+def test_a_version_alone_keeps_no_apply_from_creating_but_a_uid_does(cluster: Cluster) -> None:
+    """Seen on a real API server, 1.36. Of one that is there, another uid is a field that cannot change."""
+
+    def about(**more: str) -> dict[str, Any]:
+        return {**deployment(), "metadata": {"name": "blue", **more}}
+
+    absent = apply(cluster, DEPLOYMENTS, about(resourceVersion="5", uid=OTHER), force="true")
+    assert (absent.status, absent.body["reason"]) == (409, "Conflict")
+    assert "uid mismatch: the provided object specified uid 1111" in absent.body["message"]
+    made = apply(cluster, DEPLOYMENTS, about(resourceVersion="5"), force="true")
+    assert made.status == 201
+    other = apply(cluster, DEPLOYMENTS, about(uid=OTHER), force="true")
+    assert (other.status, other.body["details"]["causes"][0]["field"]) == (422, "metadata.uid")
+    own = {key: made.body["metadata"][key] for key in ("uid", "resourceVersion")}
+    assert apply(cluster, DEPLOYMENTS, about(**own), force="true").status == 200
+    assert apply(cluster, DEPLOYMENTS, about(resourceVersion="1", uid=OTHER), force="true").body["code"] == 409
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"replicas": "3"}, ".spec.replicas: expected numeric (int or float), got string"),
+        ({"paused": "x"}, ".spec.paused: expected boolean, got &{x}"),
+        ({"template": "x"}, ".spec.template: expected map, got &{x}"),
+        ({"selector": {"matchLabels": {"a": 1}}},
+         ".spec.selector.matchLabels.a: expected string, got &value.valueUnstructured{Value:1}"),
+        ({"template": {"spec": {"containers": "x"}}}, ".spec.template.spec.containers: expected list, got &{x}"),
+        ({"template": {"spec": {"containers": [{"name": "web", "resources": {"limits": {"memory": "12x"}}}]}}},
+         "unable to convert unstructured object to apps/v1, Kind=Deployment: quantities must match"),
+    ],
+)  # fmt: skip
+def test_an_apply_of_the_wrong_types_is_answered_with_500(cluster: Cluster, spec: dict[str, Any], said: str) -> None:
+    answer = apply(cluster, DEPLOYMENTS, deployment(**spec))
+    assert answer.status == 500 and "reason" not in answer.body
+    assert said in answer.body["message"]

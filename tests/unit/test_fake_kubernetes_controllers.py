@@ -40,7 +40,7 @@ def events(cluster: Cluster) -> dict[str, str]:
 
 def test_nothing_happens_before_time_passes(cluster: Cluster) -> None:
     apply(cluster, DEPLOYMENTS, deployment())
-    assert "status" not in cluster.get("deployments", "blue") and not cluster.objects("pods")
+    assert cluster.get("deployments", "blue")["status"] == {} and not cluster.objects("pods")
     cluster.advance(0)
     status = cluster.get("deployments", "blue")["status"]
     assert status["observedGeneration"] == 1 and status["unavailableReplicas"] == 3
@@ -179,6 +179,35 @@ def test_quota_and_service_account(cluster: Cluster) -> None:
     assert message.endswith('error looking up service account default/ghost: serviceaccount "ghost" not found')
 
 
+def test_a_quota_of_which_nobody_knows_what_is_used_admits_nothing(cluster: Cluster) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "2"}}}
+    cluster.create(quota)
+    spec = {"containers": [{"name": "web", "image": "web:1"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": spec}
+    early = cluster.request("POST", PODS, body=pod)
+    assert (early.status, early.body["message"]) == (
+        403, 'pods "one" is forbidden: status unknown for quota: few, resources: pods',
+    )  # fmt: skip
+    cluster.advance(0)
+    assert cluster.get("resourcequotas", "few")["status"] == {"hard": {"pods": "2"}, "used": {"pods": "0"}}
+    assert cluster.request("POST", PODS, body=pod).status == 201
+    cluster.advance(0)
+    assert cluster.get("resourcequotas", "few")["status"]["used"] == {"pods": "1"}
+
+
+def test_an_image_that_is_never_pulled(cluster: Cluster) -> None:
+    cluster.kubelet.behave("", pull_error="connection refused")
+    wanted = deployment(replicas=1)
+    wanted["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = "Never"
+    apply(cluster, DEPLOYMENTS, wanted)
+    cluster.advance(60)
+    waiting = cluster.objects("pods")[0]["status"]["containerStatuses"][0]["state"]["waiting"]
+    assert waiting == {
+        "reason": "ErrImageNeverPull",
+        "message": 'Container image "web:1" is not present with pull policy of Never',
+    }
+
+
 def test_the_restricted_profile(cluster: Cluster) -> None:
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     patch(cluster, "/api/v1/namespaces/default", {"metadata": {"labels": label}}, "merge")
@@ -302,6 +331,8 @@ def test_proxying_without_sockets(cluster: Cluster) -> None:
 
     cluster.create(service())
     apply(cluster, DEPLOYMENTS, deployment(replicas=1))
+    new = cluster.request("GET", f"{SERVICES}/web:80/proxy/metrics")
+    assert (new.status, new.body["message"]) == (404, 'endpoints "web" not found')
     cluster.advance(0)
     nobody = cluster.request("GET", f"{SERVICES}/web:80/proxy/metrics")
     assert nobody.status == 503 and nobody.body["message"] == 'no endpoints available for service "web"'

@@ -266,6 +266,8 @@ CASES = [
          lambda world: world.candidates(unschedulable="1 Insufficient nvidia.com/gpu")),
     Case("quota", 4, "cannot be created: .*exceeded quota: small.*raise the ResourceQuota",
          lambda world: quota(world, pods="3")),
+    Case("quota of limits", 4, "failed quota: small: must specify limits.cpu for: bento.*set resources.cpu_limit",
+         lambda world: quota(world, **{"limits.cpu": "10"})),
     Case("pod security", 4, 'violates PodSecurity "restricted:latest": privileged', restricted),
     Case("no managed-by", 2, "Service digits in default is not ekiben's: it was left alone", owned_by(None)),
     Case("Helm's", 2, "Service digits in default is not ekiben's: it was left alone", owned_by("Helm")),

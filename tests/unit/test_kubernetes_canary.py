@@ -128,6 +128,18 @@ def test_a_canary_that_passes_is_made_as_big_and_then_live(cluster: Cluster, wan
     assert [r.bento.version for r in place.history()] == ["b1", "b2"]
 
 
+def test_a_canary_beside_fewer_pods_than_there_should_be_ends_with_all_of_them(cluster: Cluster, model: Model) -> None:
+    """Whoever rolled back to a canary's few pods, or scaled what is live by hand, left it below `replicas.min`."""
+    wanted = target(watch=WATCH, replicas={"min": 4, "max": 20}, autoscaling={"kind": "none"})
+    deploy(platform(cluster, wanted), 1)
+    small = cluster.get("deployments", "digits-blue")
+    small["spec"]["replicas"], small["metadata"]["generation"] = 1, small["metadata"]["generation"] + 1
+    cluster.store.put(cluster.resource("deployments"), small)
+    cluster.advance(10)
+    assert tried(platform(cluster, wanted), 2, lambda slot: PASS).passed
+    assert (live(cluster), replicas(cluster, "green")) == ("b2", 4)
+
+
 def test_a_share_that_cannot_be_so_small_is_said(cluster: Cluster, model: Model) -> None:
     wanted = target(watch=WATCH)
     deploy(platform(cluster, wanted), 1)

@@ -131,6 +131,54 @@ def test_wrong_answers_never_get_live(cluster: Cluster, wanted: Target, model: M
     assert (live(cluster), replicas(cluster, "blue"), replicas(cluster, "green")) == ("b1", 2, 0)
 
 
+@pytest.mark.parametrize("answer", [Outcome.PASS, Outcome.INCONCLUSIVE])
+def test_what_was_rolled_back_by_hand_while_it_was_watched_has_not_passed(
+    cluster: Cluster, wanted: Target, model: Model, answer: Outcome
+) -> None:
+    deployed(platform(cluster, wanted), 1)
+    place = platform(cluster, wanted)
+
+    def watched() -> Verdict:
+        platform(cluster, wanted).rollback("bob")
+        return Verdict(outcome=answer)
+
+    verdict = deliver(place, bento(2), release(place, 2), lambda slot: smoke(place, slot, GOLDEN), watched)
+    assert verdict.outcome is not Outcome.PASS
+    assert live(cluster) == "b1"
+    if answer is Outcome.PASS:
+        assert "digits:b1 is live by now, wanted digits:b2" in str(verdict)
+
+
+@pytest.mark.parametrize("lag", [0.0, 5.0])
+def test_the_live_colour_does_not_answer_for_the_candidate(
+    cluster: Cluster, wanted: Target, model: Model, lag: float
+) -> None:
+    """The preview Service reached the live one before, and its endpoints follow its selector late."""
+    deployed(platform(cluster, wanted), 1)
+
+    def broken(pod: Any) -> Any:
+        def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> Any:
+            return (200, {}, b'{"y": 99}') if path == "/predict" else model.backend(pod)(method, path, headers, body)
+
+        return answer
+
+    cluster.kubelet.behave(lambda pod: "-green-" in pod["metadata"]["name"], backend=broken)
+    cluster.controllers.endpoints.lag = lag
+    verdict = deployed(platform(cluster, wanted), 2)
+    assert verdict.outcome is Outcome.FAIL
+    assert "answer.y: wanted 1, got 99" in str(verdict)
+    assert live(cluster) == "b1"
+
+
+def test_a_smoke_test_that_reaches_nobody_says_what_may_be_in_the_way(
+    cluster: Cluster, wanted: Target, model: Model
+) -> None:
+    cluster.fail("create services/proxy", times=100, status=503)
+    verdict = deployed(platform(cluster, wanted), 1)
+    assert verdict.outcome is Outcome.FAIL
+    assert "network.from_addresses" in str(verdict)
+
+
 def test_errors_after_the_switch_take_it_back_within_one_look(cluster: Cluster, wanted: Target, model: Model) -> None:
     deployed(platform(cluster, wanted), 1)
     place = platform(cluster, wanted)

@@ -155,6 +155,12 @@ def test_a_quiet_service_gets_its_verdict_by_golden_requests(rate: float) -> Non
     assert 100 <= own + len(asked) <= 115
 
 
+@pytest.mark.parametrize("seconds", [1, 2, 5, 8])
+def test_so_does_one_that_is_watched_for_less_than_two_looks(seconds: int) -> None:
+    world = World(0.0, token="t", seconds=seconds, min_requests=3)
+    assert world.deploy(2).passed, world.lines
+
+
 def test_a_busy_service_is_sent_none() -> None:
     world = World(20)
     assert world.deploy(2).passed

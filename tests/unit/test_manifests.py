@@ -52,6 +52,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "runtime_image": IMAGES,
     "fetch_image": IMAGES,
     "image_pull_secrets": st.lists(NAMES, max_size=2),
+    "image_pull_policy": st.sampled_from(["", "Always", "IfNotPresent", "Never", "never"]),
+    "image_by": st.sampled_from(["digest", "tag", ""]),
     "wandb_secret": NAMES,
     "wandb_base_url": URLS,
     "replicas": st.fixed_dictionaries({}, optional={"min": NUMBERS, "max": NUMBERS}),
@@ -297,6 +299,18 @@ def test_a_bundle_needs_an_image_to_run_in() -> None:
     assert "runtime_image" in error.value.next_step
 
 
+def test_images_that_were_loaded_into_the_nodes_are_named_by_tag_and_never_pulled() -> None:
+    loaded = Environment(image_pull_policy="Never", image_by="tag")
+    made = workload.deployment(Target("digits", "kind", loaded), "blue", IMAGE)
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    assert (container["image"], container["imagePullPolicy"]) == (f"{IMAGE.repository}:v3-1a2b3c4d", "Never")
+    assert made["spec"]["template"]["metadata"]["annotations"][names.IMAGE] == str(IMAGE), "which one it was is told"
+    bundle = Environment(image_pull_policy="Never", runtime_image="runtime:1")
+    made = workload.deployment(Target("digits", "kind", bundle), "blue", BENTO)
+    pod = made["spec"]["template"]["spec"]
+    assert {each["imagePullPolicy"] for each in [*pod["containers"], *pod["initContainers"]]} == {"Never"}
+
+
 def test_without_a_delivery_there_is_all_but_the_deployments() -> None:
     target = Target("digits", "test", BUNDLES)
     whole, without = groups.everything(target, BENTO), groups.everything(target, None)
@@ -330,3 +344,26 @@ def test_two_hundred_services_are_rendered_in_two_seconds() -> None:
             text.to_yaml(groups.everything(Target(f"service-{number}", "test", env.of(f"service-{number}")), BENTO))
         best = min(best, time.process_time() - begun)
     assert best < 2.0
+
+
+@pytest.mark.parametrize(
+    ("url", "space"),
+    [
+        ("http://tracker.ml.svc:8080", "ml"),
+        ("http://tracker.ml.svc.cluster.local", "ml"),
+        ("http://tracker", "models"),
+        ("https://api.wandb.ai", ""),
+        ("https://wandb.svc.example", ""),
+        ("http://192.0.2.7:8080", ""),
+    ],
+)
+def test_pods_may_fetch_from_a_server_in_the_cluster_whatever_port_its_pods_have(url: str, space: str) -> None:
+    """A NetworkPolicy is held against the pod's port, after the Service's was replaced."""
+    settings = Environment(runtime_image="r.example/runtime:1", wandb_base_url=url, namespace="models")
+    policy = shared.network_policy(Target("digits", "test", settings))
+    spaces = [
+        to["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for rule in policy["spec"]["egress"]
+        for to in rule.get("to", ())
+    ]
+    assert spaces == [space] * bool(space)

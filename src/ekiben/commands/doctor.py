@@ -47,7 +47,7 @@ def doctor(
     raise typer.Exit(code)
 
 
-def _documents(project: "Project") -> dict[str, Any]:
+def _documents(project: "Project") -> dict[str, list[dict[str, Any]]]:
     """The workflows as they are committed beside their definitions, by their files' names."""
     import yaml
 
@@ -56,10 +56,10 @@ def _documents(project: "Project") -> dict[str, Any]:
     found = {}
     for file in sorted((project.root / "workflows").glob("*.yaml")):
         try:
-            document = yaml.safe_load(file.read_text(encoding="utf-8"))
-            if not isinstance(document, dict) or not document.get("kind"):
-                raise ValueError("no object with a kind")
-            found[file.stem] = document
+            made = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+            if not made or not all(isinstance(each, dict) and each.get("kind") for each in made):
+                raise ValueError("no objects with a kind")
+            found[file.stem] = made
         except (yaml.YAMLError, ValueError) as error:
             raise UsageError(
                 f"{file.relative_to(project.root)} is not a workflow's document: {error}",

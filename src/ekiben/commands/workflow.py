@@ -131,7 +131,7 @@ def _where(env: str) -> tuple[str, str]:
         return "", ""
     project = here()
     settings = project.environment(env, project.settings.recipe)
-    return settings.context, settings.namespace
+    return settings.context, settings.pipelines
 
 
 def pairs(flag: str, texts: list[str]) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """Service accounts, their Roles, and what binds the ones to the others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ekiben.doctor import permissions
+from ekiben.doctor.argo import installed
 from ekiben.doctor.finding import Check, Finding, missing, ok, wrong
 from ekiben.platforms.kubernetes.api import Api, path
 from ekiben.platforms.manifests import access
@@ -25,7 +26,7 @@ def accounts(api: Api, name: str, wanted: Sequence[str], namespace: str, step: s
     return ok(name, ", ".join(wanted))
 
 
-def used(documents: Mapping[str, Json]) -> list[str]:
+def used(documents: Mapping[str, Sequence[Json]]) -> list[str]:
     """The accounts that steps run as: those that every project has, and what else the documents name."""
     return list(dict.fromkeys([*WORKFLOW_ACCOUNTS, *(name for each in documents.values() for name in _named(each))]))
 
@@ -39,35 +40,38 @@ def _named(value: Any) -> Iterator[str]:
 
 def bindings(api: Api, target: Target, steps: Sequence[str]) -> list[Finding]:
     """Whether the steps' pods can report to Argo, and whether the deploying step may deploy the service."""
-    namespace = target.settings.namespace
-    found = api.get(path(_RBAC, "rolebindings", namespace)).get("items") or []
+    namespace, pipelines = target.settings.namespace, target.settings.pipelines
+    found = {
+        place: api.get(path(_RBAC, "rolebindings", place)).get("items") or []
+        for place in dict.fromkeys((pipelines, namespace))
+    }
 
-    def bound(account: str, role: str) -> bool:
+    def bound(account: str, role: str, place: str) -> bool:
         return any(
             each["roleRef"]["name"] == role
             and any(
                 subject["kind"] == "ServiceAccount"
                 and subject["name"] == account
-                and subject.get("namespace", namespace) == namespace
+                and subject.get("namespace", place) == pipelines
                 for subject in each.get("subjects") or ()
             )
-            for each in found
+            for each in found[place]
         )
 
-    name, lacking = "executor's rights", [each for each in steps if not bound(each, EXECUTOR)]
+    name, lacking = "executor's rights", [each for each in steps if not bound(each, EXECUTOR, pipelines)]
     wanted = f"the Role {EXECUTOR}, which lets a step's pod write its result for Argo"
-    step = f"kubectl -n {namespace} apply -f {_BASE}"
+    step = f"kubectl -n {pipelines} apply -f {_BASE}"
     executor = (
         wrong(name, f"not bound to {EXECUTOR}: {', '.join(lacking)}", wanted, step)
         if lacking
         else ok(name, f"all {len(steps)} are bound to {EXECUTOR}")
     )
     name, account = "deployer's rights", "ekiben-deploy"
-    if bound(account, target.deployer):
+    if bound(account, target.deployer, namespace):
         return [executor, ok(name, f"{account} is bound to {target.deployer}")]
     step = (
         f"kubectl -n {namespace} create rolebinding {account}-{target.name} --role={target.deployer}"
-        f" --serviceaccount={namespace}:{account}"
+        f" --serviceaccount={pipelines}:{account}"
     )
     wanted = f"the Role that `ekiben render {target.service} --env {target.environment}` prints, bound to it"
     return [executor, wrong(name, f"{account} is not bound to {target.deployer}", wanted, step)]
@@ -91,24 +95,24 @@ def role(api: Api, name: str, called: str, rules: Sequence[Json], namespace: str
     return ok(name, f"{called} allows what is needed")
 
 
-def checks(api: Api, target: Target, documents: Mapping[str, Json]) -> list[Check]:
-    namespace = target.settings.namespace
+def checks(api: Api, target: Target, documents: Mapping[str, Sequence[Json]]) -> list[Check]:
+    namespace, pipelines = target.settings.namespace, target.settings.pipelines
     render = f"ekiben render {target.service} --env {target.environment} | kubectl apply -f -"
-    own, steps = (target.name, target.deployer), used(documents)
-    given = [
-        ("workflows' accounts", steps, f"kubectl -n {namespace} apply -f {_BASE}"),
-        ("service's accounts", own, f"have an administrator run: {render}"),
-    ]
+    base, own = f"kubectl -n {pipelines} apply -f {_BASE}", f"have an administrator run: {render}"
 
-    def account(name: str, wanted: Sequence[str], step: str) -> Check:
-        return Check(name, lambda: [accounts(api, name, wanted, namespace, step)])
+    def steps() -> list[str]:
+        return used(installed(api, pipelines, documents))
 
-    def rights(name: str, called: str, rules: Sequence[Json], step: str) -> Check:
-        return Check(name, lambda: [role(api, name, called, rules, namespace, step)])
+    def account(name: str, wanted: Callable[[], Sequence[str]], place: str, step: str) -> Check:
+        return Check(name, lambda: [accounts(api, name, wanted(), place, step)])
+
+    def rights(name: str, called: str, rules: Sequence[Json], place: str, step: str) -> Check:
+        return Check(name, lambda: [role(api, name, called, rules, place, step)])
 
     return [
-        *(account(*each) for each in given),
-        Check("accounts' rights", lambda: bindings(api, target, steps)),
-        rights("executor's Role", EXECUTOR, _RESULTS, given[0][2]),
-        rights("deployer's Role", target.deployer, access.rules(target), given[1][2]),
+        account("workflows' accounts", steps, pipelines, base),
+        account("service's accounts", lambda: (target.name, target.deployer), namespace, own),
+        Check("accounts' rights", lambda: bindings(api, target, steps())),
+        rights("executor's Role", EXECUTOR, _RESULTS, pipelines, base),
+        rights("deployer's Role", target.deployer, access.rules(target), namespace, own),
     ]

@@ -1,7 +1,7 @@
 """Argo Workflows on the cluster: its custom resources, and its controller."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ekiben.doctor.cluster import served
@@ -42,7 +42,7 @@ def controller(api: Api, namespace: str) -> Finding:
         step = f"take away --namespaced or --managed-namespace, or install one in {namespace}"
         return wrong(name, f"those in {where} see only other namespaces", f"one that sees {namespace}", step)
     deployment = seeing[0]
-    metadata, container = deployment["metadata"], _container(deployment) or {}
+    metadata, container = deployment["metadata"], container_of(deployment)
     where = f"{metadata['namespace']}/{metadata['name']}"
     seen = f"{where}: {container['image']}"
     if not (deployment.get("status") or {}).get("availableReplicas"):
@@ -71,19 +71,21 @@ def server(environ: Mapping[str, str], namespace: str) -> Finding:
     return _judged(name, f"{found.url}: {version}", (int(number[1]), int(number[2])))
 
 
-def templates(api: Api, namespace: str, documents: Mapping[str, Json]) -> Finding:
+def templates(api: Api, namespace: str, documents: Mapping[str, Sequence[Json]]) -> Finding:
     """Whether what is installed of the project's workflows is what lies here, by a dry run of applying them.
     `documents` have their modules' names; not every one is meant for a cluster."""
     from ekiben.pipeline.argo.install import Place
 
     name, place = "workflows", Place(api, namespace)
     found: dict[str, list[str]] = {"created": [], "changed": [], "unchanged": []}
-    for module, document in documents.items():
-        if document["kind"] != "Workflow":
-            try:
-                found[place.planned([document])[0].what].append(module)
-            except ConflictError:  # somebody has changed it there
-                found["changed"].append(module)
+    for module, each in documents.items():
+        applied = [document for document in each if document["kind"] != "Workflow"]
+        try:
+            whats = {change.what for change in place.planned(applied)}
+        except ConflictError:  # somebody has changed it there
+            whats = {"changed"}
+        if whats:  # of several documents, some of which are there, the others are missing
+            found[whats.pop() if len(whats) == 1 else "changed"].append(module)
     if stale := found["changed"]:
         step = f"ekiben workflow apply {' '.join(stale)}, first with --dry-run, which shows what changes"
         return warn(name, f"other than here: {', '.join(stale)}", "what lies in workflows/", step)
@@ -91,6 +93,14 @@ def templates(api: Api, namespace: str, documents: Mapping[str, Json]) -> Findin
         return warn(name, f"none is installed in {namespace}", "those that you run there", "ekiben workflow apply")
     more = f"; not installed: {', '.join(found['created'])}" if found["created"] else ""
     return ok(name, f"as here: {', '.join(found['unchanged'])}{more}")
+
+
+def installed(api: Api, namespace: str, documents: Mapping[str, Sequence[Json]]) -> dict[str, Sequence[Json]]:
+    """Those of which something is in the cluster; what nobody has installed needs nothing there."""
+    from ekiben.pipeline.argo.install import Place
+
+    place = Place(api, namespace)
+    return {module: each for module, each in documents.items() if any(map(place.holds, each))}
 
 
 def _judged(name: str, seen: str, version: tuple[int, int]) -> Finding:
@@ -140,18 +150,27 @@ def _controllers(api: Api, namespace: str) -> list[Json]:
                 listed += api.get(path("apps/v1", "deployments", place)).get("items") or []
             except EkibenError as error:
                 refusals.append(error)
-        if refusals and not any(map(_container, listed)):
+        if refusals and not any(map(container_of, listed)):
             raise refusals[-1] from None
-    return [each for each in listed if _container(each)]
+    return [each for each in listed if container_of(each)]
 
 
-def _container(deployment: Json) -> Json | None:
+def controller_of(api: Api, namespace: str) -> Json | None:
+    """The Deployment of the controller that sees the namespace; None where nobody knows of one."""
+    try:
+        return next((each for each in _controllers(api, namespace) if _sees(each, namespace)), None)
+    except EkibenError:
+        return None
+
+
+def container_of(deployment: Json) -> Json:
+    """The controller's container; empty for a Deployment of something else."""
     containers: list[Json] = deployment["spec"]["template"]["spec"]["containers"]
-    return next((each for each in containers if _IMAGE.search(each.get("image", ""))), None)
+    return next((each for each in containers if _IMAGE.search(each.get("image", ""))), {})
 
 
 def _sees(deployment: Json, namespace: str) -> bool:
-    container = _container(deployment) or {}
+    container = container_of(deployment)
     arguments = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
     if match := re.search(r"--managed-namespace[= ](\S+)", arguments):
         return match[1] == namespace
@@ -159,7 +178,9 @@ def _sees(deployment: Json, namespace: str) -> bool:
     return own or re.search(r"--namespaced(?!=false)\b", arguments) is None
 
 
-def checks(api: Api, namespace: str, documents: Mapping[str, Json], environ: Mapping[str, str]) -> list[Check]:
+def checks(
+    api: Api, namespace: str, documents: Mapping[str, Sequence[Json]], environ: Mapping[str, str]
+) -> list[Check]:
     servers = [Check("Argo Server", lambda: [server(environ, namespace)], late="fail")]
     return [
         *(servers if environ.get("ARGO_SERVER") else []),

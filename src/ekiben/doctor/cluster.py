@@ -53,9 +53,9 @@ def login(api: Api) -> Finding:
     return ok(name, user)
 
 
-def space(api: Api, namespace: str) -> list[Finding]:
+def space(api: Api, namespace: str, whose: str = "") -> list[Finding]:
     """Whether the namespace is there, and what its pods may be."""
-    name, level = "namespace", "pod security"
+    name, level = f"{whose}namespace", f"{whose}pod security"
     try:
         found = api.get(f"/api/v1/namespaces/{namespace}")
     except NotFoundError:
@@ -72,8 +72,8 @@ def space(api: Api, namespace: str) -> list[Finding]:
     return [ok(name, namespace), said]
 
 
-def quotas(api: Api, namespace: str) -> Finding:
-    name, nearly, seen = "quotas", [], []
+def quotas(api: Api, namespace: str, whose: str = "") -> Finding:
+    name, nearly, seen = f"{whose}quotas", [], []
     for quota in api.get(path("v1", "resourcequotas", namespace)).get("items") or []:
         status = quota.get("status") or {}
         used = status.get("used") or {}
@@ -153,6 +153,13 @@ def route(api: Api, settings: Environment, namespace: str) -> Finding:
 
 def checks(api: Api, settings: Environment) -> list[Check]:
     namespace = settings.namespace
+    places = {namespace: ""} | ({settings.pipelines: "pipelines' "} if settings.pipelines != namespace else {})
+
+    def about(place: str, whose: str) -> list[Check]:
+        return [
+            Check(f"{whose}namespace", lambda: space(api, place, whose)),
+            Check(f"{whose}quotas", lambda: [quotas(api, place, whose)]),
+        ]
 
     def of(each: tuple[str, str, tuple[str, ...], str]) -> Check:
         return Check(each[0], lambda: [extension(api, *each)])
@@ -160,8 +167,7 @@ def checks(api: Api, settings: Environment) -> list[Check]:
     routes = [Check("HTTPRoute", lambda: [route(api, settings, namespace)])] if settings.http_route else []
     return [
         Check("login", lambda: [login(api)]),
-        Check("namespace", lambda: space(api, namespace)),
-        Check("quotas", lambda: [quotas(api, namespace)]),
+        *(check for place in places.items() for check in about(*place)),
         *map(of, extensions(settings)),
         *routes,
     ]

@@ -1,9 +1,9 @@
 """All checks of an environment: first the API server; the rest only where it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ekiben.doctor import accounts, addresses, argo, cluster, keys, permissions
+from ekiben.doctor import accounts, addresses, argo, cluster, controller, keys, permissions
 from ekiben.doctor.finding import Check, Finding, refused, run, unknown
 from ekiben.errors import EkibenError
 from ekiben.platforms.kubernetes.api import Api, configured
@@ -11,7 +11,7 @@ from ekiben.platforms.manifests.names import Target
 
 
 def findings(
-    target: Target, documents: Mapping[str, dict[str, Any]], environ: Mapping[str, str], seconds: float
+    target: Target, documents: Mapping[str, Sequence[dict[str, Any]]], environ: Mapping[str, str], seconds: float
 ) -> list[Finding]:
     """`documents` are the project's workflows by their names, `environ` is the process's environment."""
     settings = target.settings
@@ -31,7 +31,8 @@ def findings(
         outside.append(Check("Prometheus", lambda: [addresses.prometheus(url, within)], late="fail"))
     inside = [
         *cluster.checks(api, settings),
-        *argo.checks(api, settings.namespace, documents, environ),
+        *argo.checks(api, settings.pipelines, documents, environ),
+        *controller.checks(api, settings.pipelines, documents, environ),
         *accounts.checks(api, target, documents),
         *keys.checks(api, target, documents),
         *permissions.checks(api, target),

@@ -1,6 +1,6 @@
 """Secrets that workflows and the environment refer to. Only the names of their keys are told."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,28 +20,30 @@ class Needed:
     by: dict[str, None] = field(default_factory=dict)
 
 
-def needed(documents: Mapping[str, Json], target: Target) -> dict[str, Needed]:
-    """The Secrets that the workflows' documents (by their names) and the environment refer to."""
-    found: dict[str, Needed] = {}
+def needed(documents: Mapping[str, Sequence[Json]], target: Target) -> dict[tuple[str, str], Needed]:
+    """The Secrets that the workflows' documents (by their names) and the environment refer to, by namespace and
+    name."""
+    found: dict[tuple[str, str], Needed] = {}
+    namespace, pipelines = target.settings.namespace, target.settings.pipelines
 
-    def add(secret: str, key: str, by: str, required: bool = True) -> None:
+    def add(place: str, secret: str, key: str, by: str, required: bool = True) -> None:
         if "{{" in secret or "{{" in key:
             return  # a parameter's value, known only when it runs
-        entry = found.setdefault(secret, Needed())
+        entry = found.setdefault((place, secret), Needed())
         entry.by[by] = None
         if key:
             entry.keys[key] = entry.keys.get(key, False) or required
         elif required:
             entry.keys.setdefault("", True)
 
-    for name, document in documents.items():
-        for secret, key, required in _references(document):
-            add(secret, key, name, required)
+    for name, each in documents.items():
+        for secret, key, required in _references(each):
+            add(pipelines, secret, key, name, required)
     environment = f"environment {target.environment}"
     if target.settings.runtime_image:
-        add(target.settings.wandb_secret, "api-key", environment)
+        add(namespace, target.settings.wandb_secret, "api-key", environment)
     for secret in target.settings.image_pull_secrets:
-        add(secret, ".dockerconfigjson", environment)
+        add(namespace, secret, ".dockerconfigjson", environment)
     return found
 
 
@@ -67,9 +69,9 @@ def _references(value: Any) -> Iterator[tuple[str, str, bool]]:
                 yield from _references(inner)
 
 
-def secret(api: Api, namespace: str, called: str, wanted: Needed) -> Finding:
+def secret(api: Api, name: str, namespace: str, called: str, wanted: Needed) -> Finding:
     """Whether it is there with its keys, none empty. No value leaves this function."""
-    name, by = f"secret {called}", ", ".join(wanted.by)
+    by = ", ".join(wanted.by)
     required = [key for key, must in wanted.keys.items() if must and key]
     literals = "".join(f" --from-file={key}=FILE" for key in required)
     step = f"kubectl -n {namespace} create secret generic {called}{literals}"
@@ -92,8 +94,12 @@ def secret(api: Api, namespace: str, called: str, wanted: Needed) -> Finding:
     return ok(name, f"has {', '.join(sorted(filled)) or 'no keys'}")
 
 
-def checks(api: Api, target: Target, documents: Mapping[str, Json]) -> list[Check]:
-    def one(called: str, wanted: Needed) -> Check:
-        return Check(f"secret {called}", lambda: [secret(api, target.settings.namespace, called, wanted)])
+def checks(api: Api, target: Target, documents: Mapping[str, Sequence[Json]]) -> list[Check]:
+    found = needed(documents, target)
+    names = [called for _, called in found]
 
-    return [one(*each) for each in needed(documents, target).items()]
+    def one(place: str, called: str, wanted: Needed) -> Check:
+        name = f"secret {called}" if names.count(called) == 1 else f"secret {place}/{called}"
+        return Check(name, lambda: [secret(api, name, place, called, wanted)])
+
+    return [one(*where, wanted) for where, wanted in found.items()]

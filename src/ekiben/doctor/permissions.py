@@ -115,14 +115,14 @@ def _grant(role: str, rules: Sequence[Json], namespace: str, user: str) -> list[
 
 
 def checks(api: Api, target: Target) -> list[Check]:
-    namespace = target.settings.namespace
+    settings = target.settings
     given = [
-        ("run workflows", "ekiben-runs", RUN),
-        ("apply workflows", "ekiben-applies", APPLY),
-        (f"deploy {target.service}", f"{target.deployer}-user", access.rules(target)),
+        ("run workflows", "ekiben-runs", RUN, settings.pipelines),
+        ("apply workflows", "ekiben-applies", APPLY, settings.pipelines),
+        (f"deploy {target.service}", f"{target.deployer}-user", access.rules(target), settings.namespace),
     ]
 
-    def one(command: str, role: str, rules: Sequence[Json]) -> Check:
+    def one(command: str, role: str, rules: Sequence[Json], namespace: str) -> Check:
         return Check(f"may {command}", lambda: [permission(api, command, role, rules, namespace)])
 
     return [one(*each) for each in given]

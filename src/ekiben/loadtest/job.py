@@ -11,6 +11,9 @@ JOB = "EKIBEN_LOADTEST"
 GOLDEN = "EKIBEN_GOLDEN"
 """Path of the golden answers, for a bare `locust -f loadtests/locustfile.py`."""
 
+PARENT = "EKIBEN_LOADTEST_PARENT"
+"""Process without which a worker ends: who started it."""
+
 PROGRESS = "ekiben: "
 """What a line of progress on standard output begins with."""
 

@@ -22,11 +22,11 @@ from locust.runners import MasterRunner, WorkerRunner
 from ekiben.errors import EkibenError
 from ekiben.files import write_atomically
 from ekiben.loadtest.compare import Blocks
-from ekiben.loadtest.conductor import Conductor, Share
+from ekiben.loadtest.conductor import BEGIN_S, Conductor, Share
 from ekiben.loadtest.generator import Generator, Outcome, Progress
 from ekiben.loadtest.golden import GoldenExample
 from ekiben.loadtest.http import Client
-from ekiben.loadtest.job import ERROR, JOB, PROGRESS, Job
+from ekiben.loadtest.job import ERROR, JOB, PARENT, PROGRESS, Job
 from ekiben.loadtest.options import add_options, job_of
 from ekiben.loadtest.recorder import TIME_OUT
 from ekiben.loadtest.slo import judge
@@ -151,6 +151,8 @@ def _begin(environment: Environment, runner: Any, **_: Any) -> None:
         environment.process_exit_code = 0  # what its requests met is told by the master
         if environment.parsed_options.processes:
             gevent.spawn(_die_with, os.getppid())
+        if PARENT in os.environ:
+            gevent.spawn(_die_with, int(os.environ[PARENT]))
         gevent.spawn(_die_with_master, runner)
     else:
         # Locust's own code is 0 when a test is cut short or never starts; only a VALID report clears this one.
@@ -164,6 +166,9 @@ def _begin(environment: Environment, runner: Any, **_: Any) -> None:
         runner.register_message(BROKEN, _on_broken)
         environment.events.test_start.add_listener(_on_test_start)
         environment.events.test_stop.add_listener(_on_test_stop)
+        limit = environment.parsed_options.expect_workers_max_wait
+        if limit and isinstance(runner, MasterRunner):
+            gevent.spawn(_count, runner, environment.parsed_options.expect_workers, limit)
         if JOB in os.environ and (parent := job_of(environment).parent):
             gevent.spawn(_die_with, parent)
     runner.register_message(SHARE, _on_share)
@@ -174,10 +179,10 @@ def _on_test_start(environment: Environment, **_: Any) -> None:
     """On the master or in a lone process, before any user starts."""
     environment.process_exit_code = 1  # also for a second test from the web page
     runner, state = environment.runner, environment.ekiben
-    workers = [node.id for node in runner.clients.ready] if isinstance(runner, MasterRunner) else [None]
     try:
         job = job_of(environment)
         job.result.unlink(missing_ok=True)  # an older report must never stand for this run
+        workers = _crew(runner, environment.parsed_options) if isinstance(runner, MasterRunner) else [None]
         state.conductor = Conductor(
             job,
             url=environment.host or next(user.host for user in environment.user_classes if user.host),
@@ -194,6 +199,17 @@ def _on_test_start(environment: Environment, **_: Any) -> None:
         _quit(environment)
         return
     gevent.spawn(state.conductor.lead)
+
+
+def _crew(runner: MasterRunner, options: Any) -> list[str]:
+    """The workers that the load is shared out to. On a busy machine one that Locust counted a moment ago may have been
+    silent for the 3 s after which Locust takes it for lost; it is heard of again."""
+    deadline = time.monotonic() + BEGIN_S
+    while len(runner.clients.ready) < options.expect_workers:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{len(runner.clients.ready)} of {options.expect_workers} workers are left at the start")
+        gevent.sleep(0.1)
+    return [node.id for node in runner.clients.ready]
 
 
 def _on_test_stop(environment: Environment, **_: Any) -> None:
@@ -269,6 +285,19 @@ def _complain(error: BaseException) -> str:
     reason = "; ".join(text.strip().splitlines())
     print(f"{ERROR}{reason}", file=sys.stderr, flush=True)  # noqa: T201
     return reason
+
+
+def _count(runner: Any, expected: int, limit: int) -> None:
+    """Say how many workers have come. Locust gives up after `limit` seconds without saying for how many it waited."""
+    began, said = time.monotonic(), -1
+    while (there := len(runner.clients.ready)) < expected:
+        if there != said:
+            _say(f"{there} of {expected} workers are here")
+            said = there
+        if time.monotonic() - began > limit - 1:
+            print(f"{ERROR}{there} of {expected} workers came within {limit} s", flush=True)  # noqa: T201
+            return
+        gevent.sleep(0.5)
 
 
 def _die_with(parent: int) -> None:

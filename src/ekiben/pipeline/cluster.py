@@ -165,7 +165,10 @@ def go_live(delivery: str, env: str, run: str, by: str, report: str) -> Verdict:
 def rollback(service: str, env: str, by: str) -> Release:
     """What was live before is live again, and W&B's alias follows."""
     project = Project.here()
-    return stages.roll_back(project, platform(project, service, env, ""), by=by)
+    place = platform(project, service, env, "")
+    restored = stages.roll_back(project, place, by=by)
+    place.retire()
+    return restored
 
 
 def conclude(service: str, env: str, run: str, status: str, failures: str = "") -> None:

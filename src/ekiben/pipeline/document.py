@@ -20,7 +20,7 @@ _PLACEMENT = {
     "tolerations", "affinity", "securityContext", "podSpecPatch", "podMetadata", "imagePullSecrets", "archiveLogs",
     "volumeClaimTemplates", "volumeClaimGC", "volumes", "priorityClassName", "podPriorityClassName", "schedulerName",
     "workflowMetadata", "labelsFrom", "artifactGC", "artifactRepositoryRef", "executor", "metrics", "annotations",
-    "podDisruptionBudget", "hostAliases",
+    "podDisruptionBudget", "hostAliases", "ports",
 }  # fmt: skip
 _SPEC = {"entrypoint", "onExit", "hooks", "arguments", "templates", "parallelism", "activeDeadlineSeconds",
          "synchronization"}  # fmt: skip

@@ -20,6 +20,7 @@ from ekiben.loadtest import compared, payloads, runner, searching, slo
 from ekiben.loadtest.job import Against
 from ekiben.loadtest.plans import plan_of
 from ekiben.loadtest.resources import Sampler, machine
+from ekiben.loadtest.runner import Crew
 from ekiben.loadtest.slo import Slo
 from ekiben.pipeline.targets import Payload, Target
 from ekiben.report.write import Document, write
@@ -79,21 +80,24 @@ def with_load(plan: LoadPlan, load: Mapping[str, Any]) -> LoadPlan:
     return LoadPlan.model_validate(base | given)
 
 
-def run(target: Target, order: Order, tell: Tell) -> Done:
-    wanted, plan = objectives(order, target.service)
-    _require_any(wanted)
+def run(target: Target, order: Order, tell: Tell, *, of: BentoRef | None = None, crew: Crew | None = None) -> Done:
+    """`of` is the Bento that is known to answer at the target's address; `crew` sends the requests, where there is
+    one."""
+    wanted, plan = objectives(order, of.name if of else target.service)
+    require_any(wanted)
     with _scratch() as scratch, target.reached(scratch) as url:
         payload = target.payload(url, order.golden, order.rows, plan.seed, order.out / "payload.json")
         wanted.require(plan, payloads.shares(payload.golden))
         with Sampler(url) as sampler:
             report = runner.run(
-                locustfile=_locustfile(),
+                locustfile=locustfile(),
                 url=url,
                 golden=payload.path,
                 plan=plan,
-                subject=target.subject,
+                subject=of or target.subject,
                 out=order.out,
                 slo=wanted,
+                crew=crew,
                 on_progress=tell,
             )
     report = described(sampler.attach(report), payload)
@@ -126,7 +130,7 @@ def against(a: Side, b: Side, plan: LoadPlan, subject: BentoRef | None, out: Pat
     )
     with Sampler(b.url) as sampler:
         report = runner.run(
-            locustfile=_locustfile(),
+            locustfile=locustfile(),
             url=b.url,
             golden=b.payload.path,
             plan=plan,
@@ -154,7 +158,7 @@ def search(target: Target, order: Order, budget_s: float, highest: float, tell: 
 
             def probe(number: int, probing: LoadPlan, limit_ms: float) -> LoadReport:
                 return runner.run(
-                    locustfile=_locustfile(),
+                    locustfile=locustfile(),
                     url=url,
                     golden=payload.path,
                     plan=probing,
@@ -197,12 +201,12 @@ def _done(report: LoadReport, verdict: Verdict, order: Order) -> Done:
     return Done(write(report, verdict, order.out), report, verdict)
 
 
-def _require_any(wanted: Slo) -> None:
+def require_any(wanted: Slo) -> None:
     if not (wanted.objectives or wanted.endpoints):
         raise UsageError("there is no objective to judge by", wanted=slo.ALLOWED, next_step="--slo p99=300ms")
 
 
-def _locustfile() -> Path:
+def locustfile() -> Path:
     return _of_project("loadtests/locustfile.py") or Path(runner.__file__).with_name("locustfile.py")
 
 

@@ -20,7 +20,7 @@ from ekiben.files import locked
 from ekiben.pipeline import decisions, document, expr, expression, nodes, values
 from ekiben.pipeline.attempts import Call, Performer
 from ekiben.pipeline.model import Document, Hook, Retry, Task, Template
-from ekiben.pipeline.nodes import BAD, Event, Ledger, Memory, Node, Result
+from ekiben.pipeline.nodes import BAD, Event, Ledger, Memory, Node, Result, Try
 
 Scope = Mapping[str, str | None]
 POLL_SECONDS = 0.2
@@ -217,8 +217,8 @@ class Engine:
                         running[pool.submit(work)] = task
                 for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                     over(running.pop(future), future.result())
-        outputs, artifacts = self._passed_up(template, scope, files)
         phase = nodes.phase(waits, counted)
+        outputs, artifacts = ({}, {}) if phase in BAD else _passed_up(template, scope, files)
         return Node(
             path, phase, time.time() - started, outputs=outputs, artifacts=artifacts, started=started,
             template=template.name,
@@ -235,18 +235,6 @@ class Engine:
             return work()
         except EkibenError as error:
             return self._ended(Node(name, "Error", message=str(error), started=time.time()))
-
-    def _passed_up(
-        self, template: Template, scope: Scope, files: Mapping[str, Path]
-    ) -> tuple[dict[str, str], dict[str, Path]]:
-        outputs = {}
-        for key, source in template.outputs.items():
-            if source.expression:
-                outputs[key] = expr.text(expr.evaluated(source.expression, scope))
-            else:
-                outputs[key] = scope.get(source.parameter.strip("{} ")) or source.default or ""
-        sources = {key: source.strip("{} ") for key, source in template.output_artifacts.items()}
-        return outputs, {key: files[source] for key, source in sources.items() if source in files}
 
     def _task(self, task: Task, name: str, kind: str, scope: Scope, files: Mapping[str, Path], inner: Given) -> Node:
         if task.loop is None:
@@ -320,6 +308,7 @@ class Engine:
         began, told = time.time(), False
         base = _unused(self.folder / "steps" / nodes.file_name(name))
         last: dict[str, str | None] = {}
+        tries: list[Try] = []
         while True:
             seen = {**scope, "retries": str(attempt), **last}
             with contextlib.ExitStack() as held:
@@ -349,6 +338,7 @@ class Engine:
                 folder=base / f"attempt-{attempt}" if retry.phases else base, started=began, result=made.result,
                 template=template.name,
             )  # fmt: skip
+            tries.append(Try(time.time() - node.seconds, node.seconds, node.phase))
             pause = self._again(retry, attempt, node, started, scope)
             if pause is None:
                 break
@@ -356,6 +346,7 @@ class Engine:
             self.tell(Event("retry", name, f"{node.message}; again in {pause:g} s"))
             self._halted.wait(pause)
             attempt += 1
+        node = replace(node, seconds=time.time() - began, tries=tuple(tries))
         if not self._why:  # what was ended from outside is done anew
             self._ledger.keep(node, given.inputs)
         return self._ended(node)
@@ -396,8 +387,10 @@ class Engine:
         found = {key: (outputs or {}).get(key, source.default) for key, source in template.outputs.items()}
         if phase == "Succeeded" and None in found.values():
             phase, message = "Error", "nobody decided, and the output has no default"
+        waited = time.time() - began
         node = Node(
-            name, phase, time.time() - began, message=message, started=began, template=template.name,
+            name, phase, waited, message=message, started=began, template=template.name,
+            tries=(Try(began, waited, "Suspended"),),
             outputs={key: value for key, value in found.items() if value is not None},
         )  # fmt: skip
         if not self._why:
@@ -436,9 +429,24 @@ def _given(
 ) -> Given:
     inputs = {key: value for key, value in called.inputs.items() if value is not None}
     for key, text in parameters.items():
-        if not (key in inputs and values.dropped(text, scope)):
+        if not (key in inputs and values.absent(text, scope)):
             inputs[key] = values.fill(text, scope)
     return Given(inputs, {key: files[source] for key, source in artifacts.items() if source in files})
+
+
+def _passed_up(template: Template, scope: Scope, files: Mapping[str, Path]) -> tuple[dict[str, str], dict[str, Path]]:
+    """The outputs of a DAG that has succeeded. UsageError where one comes to nothing, and has no default."""
+    outputs = {}
+    for key, source in template.outputs.items():
+        try:
+            said = source.expression
+            outputs[key] = values.computed(said, scope) if said else values.fill(source.parameter, scope)
+        except UsageError:
+            if source.default is None:
+                raise
+            outputs[key] = source.default
+    sources = {key: source.strip("{} ") for key, source in template.output_artifacts.items()}
+    return outputs, {key: files[source] for key, source in sources.items() if source in files}
 
 
 def _of(name: str, node: Node, called: Template | None) -> dict[str, str | None]:

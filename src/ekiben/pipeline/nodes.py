@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ekiben.errors import UsageError
 from ekiben.files import write_atomically
@@ -18,10 +19,18 @@ _UNSAFE = re.compile(r"[^\w.()=,-]")
 _KEY = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 
 
+class Try(NamedTuple):
+    """One attempt, or a wait, of which the phase is Suspended; `started` in seconds since the epoch."""
+
+    started: float
+    seconds: float
+    phase: str
+
+
 @dataclass(frozen=True)
 class Node:
     """What became of one task. `phase` is Argo's: Succeeded, Failed, Error, Skipped or Omitted; `started` in seconds
-    since the epoch; `words` what else `depends` may ask of it."""
+    since the epoch, `seconds` with all its attempts; `words` what else `depends` may ask of it."""
 
     name: str
     phase: str
@@ -35,6 +44,7 @@ class Node:
     result: str = ""
     template: str = ""
     words: frozenset[str] = frozenset()
+    tries: tuple[Try, ...] = ()
 
     @property
     def results(self) -> frozenset[str]:
@@ -128,7 +138,9 @@ class Ledger:
         if not all(each.exists() for each in artifacts.values()):
             return None
         folder, words = kept.pop("folder"), frozenset(kept.pop("words"))
-        return Node(**kept, artifacts=artifacts, folder=Path(folder) if folder else None, words=words)
+        tries = tuple(Try(*each) for each in kept.pop("tries"))
+        place = Path(folder) if folder else None
+        return Node(**kept, artifacts=artifacts, folder=place, words=words, tries=tries)
 
 
 class Memory:

@@ -68,6 +68,12 @@ def pull_bento(project: Project, text: str) -> BentoRef:
     return bundle.pull(partial(sources.registry, project), name, alias or "latest", made.pickles if made else {})
 
 
+def published(project: Project, text: str) -> str:
+    """The exact path in W&B of the published Bento that `NAME[:ALIAS]` names; NotFoundError where there is none."""
+    name, _, alias = text.partition(":")
+    return sources.registry(project).resolve_bento(bundle.collection(name), alias or "latest")[0]
+
+
 def lock(project: Project, name: str) -> str:
     """Write the requirements.lock of the Bento `name`; returns its path from the project's root."""
     return str(requirements.lock(bento.bentofile(project.root, name), project.root).relative_to(project.root))

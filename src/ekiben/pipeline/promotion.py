@@ -152,7 +152,7 @@ def connected(project: Project) -> Promoter:
         )
     place = project.environment(settings.environment, project.settings.recipe) if settings.environment else None
     config = configured(place.context if place else "")
-    api, namespace = Api(config), (place.namespace if place else config.namespace) or "default"
+    api, namespace = Api(config), (place.pipelines if place else config.namespace) or "default"
     return Promoter(Models(project), Cluster(api, namespace), Ledger(api, namespace))
 
 

@@ -64,7 +64,7 @@ def resume(project: Project, name: str, *, as_json: bool) -> int:
     if not (folder / BEGUN).is_file():
         known = sorted(path.parent.name for path in (project.state / "runs").glob(f"*/{BEGUN}"))
         raise NotFoundError(
-            f"there is no run {name} in this project",
+            f"there is no run {name!r} in this project",
             wanted=f"one of {', '.join(known[-5:]) or 'none: there is no run'}",
         )
     if (folder / ENDED).is_file():
@@ -104,7 +104,7 @@ def _execute(project: Project, name: str, begun: Begun, *, as_json: bool) -> int
     observed = platform.observe()
     told = ended.as_json(observed.selector, platform.url if observed.selector else "")
     write_atomically(folder / ENDED, json.dumps(told, indent=2))
-    write_atomically(folder / "run.html", timeline.page(ended))
+    write_atomically(folder / "run.html", timeline.page(ended, folder))
     with contextlib.suppress(BrokenPipeError):
         ours = observed.active is not None and observed.active.run == name
         _show(console, ended, told, folder, stages.example(platform), ours)

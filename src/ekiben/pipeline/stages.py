@@ -320,8 +320,8 @@ def promote(project: Project, release: Release) -> None:
         raise
 
 
-def switch_over(project: Project, place: "LocalPlatform | KubernetesPlatform", release: Release) -> None:
-    """Make live what the idle slot holds (`rollout.plan.held_again`), started where it was stopped; W&B follows."""
+def switch_over(place: "LocalPlatform | KubernetesPlatform", release: Release) -> None:
+    """Make live what the idle slot holds (`rollout.plan.held_again`), started where it was stopped."""
     from ekiben.platforms.local import LocalPlatform
 
     if isinstance(place, LocalPlatform):
@@ -329,7 +329,6 @@ def switch_over(project: Project, place: "LocalPlatform | KubernetesPlatform", r
     else:
         place.stage(place.delivery(release.bento), release.by)
     place.switch(release)
-    promote(project, release)
 
 
 def conclude(name: str, run: str, status: str) -> None:

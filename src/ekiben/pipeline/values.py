@@ -16,21 +16,42 @@ _FORMAT = re.compile(r"%[-+ #0]*\d*[dxXo]")
 
 def fill(text: str, values: Values) -> str:
     """Replace each `{{reference}}` by its value and each `{{=expression}}` by what it comes to. What has no value stays
-    as it is, as with Argo; an output of what was skipped is empty."""
+    as it is. UsageError for an output of what was skipped: from 4.0.7 on Argo then ends the node in Error."""
 
     def value(match: re.Match[str]) -> str:
         inner = match[1]
         if inner.startswith("="):
-            return expr.text(expr.evaluated(inner[1:], values))
+            return computed(inner[1:], values)
         name = inner.strip()
-        return (values[name] or "") if name in values else match[0]
+        if name not in values:
+            return match[0]
+        if (known := values[name]) is None:
+            raise UsageError(
+                f"{match[0]} is an output of what did not run",
+                wanted="a value also then",
+                next_step="give the output valueFrom.default, or the input that takes it a default",
+            )
+        return known
 
     return expr.TAG.sub(value, text)
 
 
-def dropped(text: str, values: Values) -> bool:
-    """Whether it refers to an output of what was skipped: Argo from 4.0.6 on then takes the input's default."""
-    return any(values.get(inner.strip(), "") is None for inner in expr.TAG.findall(text))
+def computed(expression: str, values: Values) -> str:
+    """What it comes to, as text. UsageError where that is nothing."""
+    found = expr.evaluated(expression, values)
+    if found is None:
+        raise UsageError(
+            f"the expression {expression.strip()!r} comes to nothing",
+            wanted="a value also where what it speaks of did not run",
+            next_step="say what to take instead: … ?? 'this'",
+        )
+    return expr.text(found)
+
+
+def absent(text: str, values: Values) -> bool:
+    """Whether it is a reference to an output of what was skipped, and nothing else: the input's default then holds."""
+    match = expr.TAG.fullmatch(text.strip())
+    return match is not None and values.get(match[1].strip(), "") is None
 
 
 def items(loop: Loop, values: Values) -> list[tuple[str, dict[str, str]]]:

@@ -278,7 +278,8 @@ def _stage(seen: Observed, bento: BentoRef, claim: str, anew: bool = False) -> l
         raise ConflictError(
             f"{slot} of {seen.service} is held by {held.claim}",
             wanted=f"the idle slot, for {bento}",
-            next_step="wait until that run ends, or stop it; a claim ends with the process that made it",
+            next_step="wait until that run ends, or stop it; a claim ends with the process that made it, on a cluster"
+            " two minutes after it",
         )
     if held.bento != bento:
         return [*_claim(seen, claim), Stage(slot, bento, claim, seen.epoch)]

@@ -3,16 +3,19 @@ node statuses, as far as a client sees. What a step does is told to `behave`, or
 the kubelet decides whether it starts.
 
 It does: DAGs with `depends` and `when`, retries by `expression`, memoized pods, suspend nodes with supplied values and
-a deadline, locks on templates, onExit, shutdown, suspension, references to templates, packed node statuses.
+a deadline, locks on templates, onExit, shutdown, suspension, references to templates, packed node statuses, podGC and
+ttlStrategy.
 """
 
 import copy
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from tests.fakes.argo import nodes
 from tests.fakes.argo.operation import GROUP, LABEL, VERSION, Operation
 from tests.fakes.kubernetes.clock import EPOCH
 from tests.fakes.kubernetes.clock import seconds as since
@@ -61,11 +64,11 @@ class Done:
 
     exit_code: int
     outputs: dict[str, str]
-    log: str = ""
 
 
-Work = Callable[[Json, dict[str, str], str], Done]
-"""Carries out a step: its template, its inputs and the workflow's name -> how it ended. Runs in a thread."""
+Work = Callable[[Json, dict[str, str], str, Callable[[str], None]], Done]
+"""Carries out a step: its template, its inputs, the workflow's name, and what takes each line that it writes -> how it
+ended. Runs in a thread."""
 
 
 class Controller:
@@ -78,9 +81,12 @@ class Controller:
         self.locks: dict[str, str] = {}  # name of a mutex -> id of the node that has it
         self.attempts: dict[str, int] = {}
         self.memory: dict[str, Json] = {}  # cache and key -> outputs: the ConfigMaps of memoize
+        self.archived: dict[str, str] = {}  # by node: its log, where Argo keeps it
         self.work: Work | None = None
         self._conduct: dict[str, Conduct] = {}
         self._working: dict[str, Future[Done]] = {}
+        self._written: dict[str, list[tuple[float, str]]] = {}  # by node: when, and the line
+        self._condemned: list[tuple[float, Resource, Json]] = []  # when it is deleted, and what
         self._pool = ThreadPoolExecutor(8)
         cluster.controllers._all = (*cluster.controllers._all, self)
         self._plain_log, cluster.kubelet.log = cluster.kubelet.log, self._log  # type: ignore[method-assign]
@@ -94,7 +100,12 @@ class Controller:
         if node["id"] not in self._working:
             assert self.work
             inputs = {each["name"]: each["value"] for each in node.get("inputs", {}).get("parameters", ())}
-            self._working[node["id"]] = self._pool.submit(self.work, template, inputs, workflow)
+            written = self._written.setdefault(node["id"], [])
+
+            def say(line: str) -> None:
+                written.append((self.clock.seconds, line))
+
+            self._working[node["id"]] = self._pool.submit(_worked, self.work, template, inputs, workflow, say)
         found = self._working[node["id"]]
         return found.result() if found.done() else None
 
@@ -104,13 +115,12 @@ class Controller:
         template = pod["metadata"].get("annotations", {}).get(f"{LABEL}/template")
         if template is None or params.get("container") != "main":
             return answer
-        conduct = self.conduct(template)
-        state = pod["status"]["containerStatuses"][0]["state"]
-        begun = since((state.get("running") or state["terminated"])["startedAt"])
-        lines = conduct.log.splitlines()
+        if self.work:
+            entries = self._written.get(pod["metadata"]["annotations"][f"{LABEL}/node-id"], [])
+        else:
+            entries = self._scripted(pod, self.conduct(template))
         stamped = []
-        for number, line in enumerate(lines):
-            at = begun + conduct.seconds * number / len(lines)
+        for at, line in entries:
             if at <= self.clock.seconds and at >= since(params.get("sinceTime", "2026-01-01T00:00:00Z")):
                 moment = (EPOCH + timedelta(seconds=at)).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
                 stamped.append(f"{moment} {line}" if params.get("timestamps") == "true" else line)
@@ -118,7 +128,35 @@ class Controller:
             stamped = stamped[-int(params["tailLines"]) :]
         return Answer(200, "".join(f"{line}\n" for line in stamped), {"Content-Type": "text/plain"})
 
+    def _scripted(self, pod: Json, conduct: Conduct) -> list[tuple[float, str]]:
+        state = pod["status"]["containerStatuses"][0]["state"]
+        begun = since((state.get("running") or state["terminated"])["startedAt"])
+        lines = conduct.log.splitlines()
+        return [(begun + conduct.seconds * number / len(lines), line) for number, line in enumerate(lines)]
+
+    def archive(self, workflow: str, template: str, text: str, namespace: str = "default") -> None:
+        """As archiveLogs does: the log is an artifact of the step, which the Argo Server has."""
+        made = copy.deepcopy(self.store.get(self.workflows.key, namespace, workflow))
+        kept = made["status"].get("nodes") or nodes.unpacked(made["status"].pop("compressedNodes"))
+        for node in kept.values():
+            if node["templateName"] == template:
+                node.setdefault("outputs", {})["artifacts"] = [{"name": "main-logs", "s3": {"key": f"{workflow}/log"}}]
+                self.archived[node["id"]] = text
+        made["status"]["nodes"] = kept
+        self.store.put(self.workflows, made)
+
+    def condemn(self, resource: Resource, thing: Json, delay: float) -> None:
+        """Deletes it so many seconds later."""
+        self._condemned.append((self.clock.seconds + delay, resource, thing))
+        self.cluster.controllers.again(self.clock.seconds + delay)
+
     def reconcile(self) -> None:
+        due = [each for each in self._condemned if each[0] <= self.clock.seconds]
+        self._condemned = [each for each in self._condemned if each not in due]
+        for _, resource, thing in due:
+            there = self.store.get(resource.key, thing["metadata"]["namespace"], thing["metadata"]["name"])
+            if there and there["metadata"]["uid"] == thing["metadata"]["uid"]:
+                self.cluster.writer.delete(resource, there, {"propagationPolicy": "Background"})
         for workflow in self.store.every(self.workflows.key):
             if workflow["metadata"].get("labels", {}).get(f"{LABEL}/completed") != "true":
                 made = copy.deepcopy(workflow)
@@ -128,3 +166,12 @@ class Controller:
 
     def conduct(self, template: str) -> Conduct:
         return self._conduct.get(template, Conduct())
+
+
+def _worked(work: Work, template: Json, inputs: dict[str, str], workflow: str, say: Callable[[str], None]) -> Done:
+    try:
+        return work(template, inputs, workflow, say)
+    except Exception:  # or time would stop in the cluster, and every test wait for its end
+        for line in traceback.format_exc().splitlines():
+            say(line)
+        return Done(255, {})

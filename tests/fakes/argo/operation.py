@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.fakes.argo import nodes
 from tests.fakes.kubernetes.clock import seconds as since
+from tests.fakes.kubernetes.statuses import ApiFailure
 
 if TYPE_CHECKING:
     from tests.fakes.argo.controller import Controller
@@ -33,6 +34,7 @@ class Operation:
         spec = self._spec()
         if spec is None:
             return
+        self.spec = spec
         self.templates = {each["name"]: each for each in spec.get("templates", ())}
         given = {e["name"]: e for e in self.workflow["spec"].get("arguments", {}).get("parameters", ())}
         known = {e["name"]: e for e in spec.get("arguments", {}).get("parameters", ())} | given
@@ -61,10 +63,26 @@ class Operation:
                     self.status["message"] = message
                 self.status["finishedAt"] = self.clock.stamp()
                 self.workflow["metadata"].setdefault("labels", {})[f"{LABEL}/completed"] = "true"
+                self._clear_away()
                 self.of.locks = {
                     key: holder for key, holder in self.of.locks.items() if holder != f"workflow {self.name}"
                 }
         self._pack()
+
+    def _clear_away(self) -> None:
+        """As podGC and ttlStrategy have it, of a workflow that is over."""
+        good = self.status["phase"] == "Succeeded"
+        ttl, strategy = self.spec.get("ttlStrategy") or {}, (self.spec.get("podGC") or {}).get("strategy", "")
+        after = ttl.get("secondsAfterSuccess" if good else "secondsAfterFailure", ttl.get("secondsAfterCompletion"))
+        if after is not None:
+            self.of.condemn(self.of.workflows, self.workflow, after)
+        if strategy == "OnWorkflowCompletion" or (strategy == "OnWorkflowSuccess" and good):
+            for pod in self.of.store.ordered(self.of.pods.key, self.namespace):
+                if pod["metadata"].get("labels", {}).get(f"{LABEL}/workflow") == self.name:
+                    self.of.condemn(self.of.pods, pod, self._pod_delay())
+
+    def _pod_delay(self) -> float:
+        return float(str((self.spec.get("podGC") or {}).get("deleteDelayDuration", "5s")).rstrip("s"))
 
     def _locked(self, spec: Json) -> bool:
         """Whether the workflow has its own locks; without one it is Pending, and says for which it waits."""
@@ -276,8 +294,7 @@ class Operation:
             return node
         if node is None or node.pop("unlocked", False):
             node = node or self._new(name, "Pod", template["name"], boundary, "Pending", **more)
-            self._make_pod(node, template, scope)
-            return node
+            return self._make_pod(node, template, scope)
         pod = self.of.store.get(self.of.pods.key, self.namespace, self._pod_name(node))
         if pod is None:
             return self._end(node, "Error", "pod deleted")
@@ -286,33 +303,47 @@ class Operation:
     def _pod_name(self, node: Json) -> str:
         return nodes.pod_name(self.name, node["name"], node["templateName"])
 
-    def _make_pod(self, node: Json, template: Json, scope: dict[str, str]) -> None:
+    def _make_pod(self, node: Json, template: Json, scope: dict[str, str]) -> Json:
+        """Refused by admission the node ends, but for a quota that is used up: then it waits for room."""
         body = template.get("script") or template.get("container") or {}
         image = nodes.filled(body.get("image", "none"), scope)
-        self.of.cluster.create(
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {
-                    "name": self._pod_name(node),
-                    "labels": {f"{LABEL}/workflow": self.name, f"{LABEL}/completed": "false"},
-                    "annotations": {
-                        f"{LABEL}/node-id": node["id"],
-                        f"{LABEL}/node-name": node["name"],
-                        f"{LABEL}/template": node["templateName"],
+        taken = {key: body[key] for key in ("resources", "securityContext", "imagePullPolicy") if body.get(key)}
+        owner = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Workflow", "controller": True, "blockOwnerDeletion": True}
+        of_pod = {key: self.spec[key] for key in ("securityContext",) if self.spec.get(key)}
+        account = template.get("serviceAccountName") or self.spec.get("serviceAccountName")
+        executor = "quay.example/argoexec:v4.1.2"  # its containers name neither resources nor a security context
+        try:
+            self.of.cluster.create(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {
+                        "name": self._pod_name(node),
+                        "ownerReferences": [owner | {"name": self.name, "uid": self.workflow["metadata"]["uid"]}],
+                        "labels": {f"{LABEL}/workflow": self.name, f"{LABEL}/completed": "false"},
+                        "annotations": {
+                            f"{LABEL}/node-id": node["id"],
+                            f"{LABEL}/node-name": node["name"],
+                            f"{LABEL}/template": node["templateName"],
+                        },
+                    },
+                    "spec": {
+                        "restartPolicy": "Never",
+                        "initContainers": [{"name": "init", "image": executor}],
+                        "containers": [{"name": "main", "image": image, **taken}, {"name": "wait", "image": executor}],
+                        **of_pod,
+                        **({"serviceAccountName": account} if account else {}),
                     },
                 },
-                "spec": {
-                    "restartPolicy": "Never",
-                    "initContainers": [{"name": "init", "image": "quay.example/argoexec:v4.1.2"}],
-                    "containers": [
-                        {"name": "main", "image": image},
-                        {"name": "wait", "image": "quay.example/argoexec:v4.1.2"},
-                    ],
-                },
-            },
-            self.namespace,
-        )
+                self.namespace,
+            )
+        except ApiFailure as failure:
+            if "exceeded quota" in str(failure.message):
+                node["unlocked"] = True
+                self.of.cluster.controllers.again(self.clock.seconds + 10)
+                return node | _into(node, {"message": failure.message})
+            return self._end(node, "Error", failure.message)
+        return node
 
     def _observed(self, node: Json, pod: Json, template: Json) -> Json:
         status = pod["status"]
@@ -345,6 +376,9 @@ class Operation:
     def _ended(self, node: Json, pod: Json, template: Json, code: int, produced: dict[str, str], message: str) -> Json:
         state = pod["status"]["containerStatuses"][0]["state"]
         self._terminate(pod, code, (state.get("running") or {}).get("startedAt") or self.clock.stamp())
+        strategy = (self.spec.get("podGC") or {}).get("strategy", "")
+        if strategy == "OnPodCompletion" or (strategy == "OnPodSuccess" and not code):
+            self.of.condemn(self.of.pods, pod, self._pod_delay())
         outputs: Json = {"exitCode": str(code)}
         if declared := template.get("outputs", {}).get("parameters"):
             outputs["parameters"] = [

@@ -31,16 +31,24 @@ class Refused(Exception):
 
 class ArgoServer:
     """`tokens` maps a token to the namespaces it may work in; without any, everybody may do everything. `base` is the
-    path below which it answers."""
+    path below which it answers; `archive` has the archived logs, by node id."""
 
-    def __init__(self, cluster: Cluster, base: str = "", tokens: dict[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        base: str = "",
+        tokens: dict[str, tuple[str, ...]] | None = None,
+        archive: dict[str, str] | None = None,
+    ) -> None:
         self.cluster, self.base, self.tokens = cluster, base.rstrip("/"), tokens or {}
+        self.archive = archive or {}
         self.log: list[str] = []
         self._faults: list[Json] = []
 
     def fail(self, match: str, times: int = 1, **effect: Any) -> None:
         """The next calls that match ("PUT .*/stop") fail: `status` with `body` (bytes) or as its own error,
-        `retry_after` seconds, `delay` in real seconds, `lost` (done, then no answer), `reset` (no answer at all)."""
+        `retry_after` seconds, `delay` in real seconds, `lost` (done, then no answer), `reset` (no answer at all),
+        `broken` (a gRPC code with which a stream ends after its status was sent)."""
         self._faults.append({"match": match, "left": times, **effect})
 
     def request(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
@@ -62,6 +70,9 @@ class ArgoServer:
             found = self._answered(method, parts.path, dict(parse_qsl(parts.query)), headers, body)
         except Refused as refused:
             found = _refusal(refused)
+        if fault.get("broken"):
+            error = {"grpc_code": fault["broken"], "http_code": 403, "message": "pods is forbidden", "details": []}
+            found.body = iter([json.dumps({"error": error}).encode() + b"\n"])
         if fault.get("lost"):
             raise ConnectionLost(committed=True)
         return found
@@ -74,6 +85,8 @@ class ArgoServer:
         return {}
 
     def _answered(self, method: str, path: str, params: dict[str, str], headers: dict[str, str], body: bytes) -> Answer:
+        if path.startswith(f"{self.base}/artifact-files/"):
+            return self._artifact(path.removeprefix(f"{self.base}/artifact-files/").split("/"), headers)
         if not path.startswith(f"{self.base}/api/v1/"):
             return Answer(200, b"<!doctype html><title>Argo</title>", {"Content-Type": "text/html"})  # its page
         if path == f"{self.base}/api/v1/version":
@@ -100,6 +113,15 @@ class ArgoServer:
             case "PUT", "workflows", [name, verb]:
                 return Answer(200, self._changed(namespace, name, verb, given))
         raise Refused(404, "Not Found")
+
+    def _artifact(self, parts: list[str], headers: dict[str, str]) -> Answer:
+        """NAMESPACE/workflows/NAME/NODE/outputs/ARTIFACT; what is refused here is told in plain text."""
+        namespace, kind, name, node, way, artifact = [unquote(part) for part in parts]
+        self._authorise(headers, namespace)
+        self._workflow(namespace, name)
+        if (kind, way, artifact) != ("workflows", "outputs", "main-logs") or node not in self.archive:
+            return Answer(404, b"artifact not found", {"Content-Type": "text/plain"})
+        return Answer(200, self.archive[node].encode(), {"Content-Type": "text/plain"})
 
     def _authorise(self, headers: dict[str, str], namespace: str) -> None:
         if not self.tokens:
@@ -206,7 +228,8 @@ class ArgoServer:
                 if found is None:
                     raise Refused(500, f"node is not expecting output parameter '{name}'")
                 if "supplied" not in (found.get("valueFrom") or {}):
-                    raise Refused(500, f"cannot set output parameter '{name}' because it was already set")
+                    why = "because it does not use valueFrom.raw or it was already set"
+                    raise Refused(500, f"cannot set output parameter '{name}' {why}")
                 found["value"] = each
                 del found["valueFrom"]
             node |= {"phase": given["phase"], "finishedAt": self.cluster.clock.stamp()}

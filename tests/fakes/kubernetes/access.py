@@ -25,6 +25,12 @@ def service_account(namespace: str, name: str) -> User:
     return User(f"system:serviceaccount:{namespace}:{name}", groups)
 
 
+def named(name: str) -> User:
+    """Whoever a review asks about."""
+    kind, _, rest = name.partition(":serviceaccount:")
+    return service_account(*rest.split(":", 1)) if kind == "system" and ":" in rest else User(name)
+
+
 def allowed(store: Store, user: User, call: Call, group: str) -> bool:
     """Whether any rule that is bound to the user covers the call."""
     if "system:masters" in user.groups:

@@ -29,7 +29,7 @@ def admit(cluster: "Cluster", resource: Resource, thing: Json, old: Json | None,
             raise forbidden(resource.group, resource.plural, name, why)
         if resource.kind == "Pod":
             _pod(cluster, resource, thing, namespace, space)
-    if resource.group == access.RBAC and cluster.tokens:
+    if resource.group == access.RBAC:
         _grant(cluster, resource, thing, namespace, user)
 
 
@@ -108,14 +108,17 @@ def _quota(cluster: "Cluster", resource: Resource, pod: Json, namespace: str, na
     pods = [each for each in cluster.store.ordered(resource.key, namespace) if each["status"]["phase"] != "Failed"]
     for quota in quotas:
         hard = quota["spec"].get("hard", {})
-        asked, said = _usage(pod), quota["metadata"]["name"]
+        asked, said = usage(pod), quota["metadata"]["name"]
+        unknown = [key for key in sorted(hard) if key in asked and key not in quota.get("status", {}).get("hard", {})]
+        if unknown:
+            raise forbidden("", "pods", name, f"status unknown for quota: {said}, resources: {','.join(unknown)}")
         needed = [key for key in hard if key in _MUST_STATE and key not in asked]
         if needed:
             what = " ".join(
                 f"must specify {','.join(sorted(needed))} for: {pod['spec']['containers'][0]['name']}".split()
             )
             raise forbidden("", "pods", name, f"failed quota: {said}: {what}")
-        used = {key: sum((_usage(each).get(key, Decimal(0)) for each in pods), Decimal(0)) for key in hard}
+        used = {key: sum((usage(each).get(key, Decimal(0)) for each in pods), Decimal(0)) for key in hard}
         over = [key for key in sorted(hard) if key in asked and used[key] + asked[key] > quantity(hard[key])]
         if over:
             shown = [",".join(f"{key}={_shown(amounts[key])}" for key in over) for amounts in (asked, used, hard)]
@@ -126,16 +129,17 @@ def _quota(cluster: "Cluster", resource: Resource, pod: Json, namespace: str, na
 _MUST_STATE = ("limits.cpu", "limits.memory", "requests.cpu", "requests.memory")
 
 
-def _usage(pod: Json) -> dict[str, Decimal]:
-    usage = {"pods": Decimal(1), "count/pods": Decimal(1)}
+def usage(pod: Json) -> dict[str, Decimal]:
+    """What a pod takes of each thing that a quota can limit."""
+    taken = {"pods": Decimal(1), "count/pods": Decimal(1)}
     for container in pod["spec"]["containers"]:
         resources = container.get("resources", {})
         for part in ("requests", "limits"):
             for key, value in resources.get(part, {}).items():
                 names = [f"{part}.{key}"] + ([key] if part == "requests" and key in ("cpu", "memory") else [])
                 for each in names:
-                    usage[each] = usage.get(each, Decimal(0)) + quantity(value)
-    return usage
+                    taken[each] = taken.get(each, Decimal(0)) + quantity(value)
+    return taken
 
 
 def _shown(value: Any) -> str:

@@ -20,6 +20,7 @@ from tests.fakes.kubernetes.resources import BUILT_IN, CUSTOM, REVIEWS, Resource
 from tests.fakes.kubernetes.routing import Router
 from tests.fakes.kubernetes.statuses import ApiFailure, forbidden
 from tests.fakes.kubernetes.store import Store
+from tests.fakes.kubernetes.tokens import Issued
 from tests.fakes.kubernetes.verbs import Verbs
 from tests.fakes.kubernetes.writes import Writer
 
@@ -28,13 +29,15 @@ Json = dict[str, Any]
 
 class Cluster:
     """`custom` names the installed custom resources (see resources.CUSTOM). Without `tokens` everybody is an
-    administrator; with them a request needs one of theirs, and RBAC is enforced."""
+    administrator; with them a request needs one of theirs, and RBAC is enforced. So it is for whoever brings a token
+    that was `issued` to a ServiceAccount."""
 
     def __init__(self, custom: Iterable[str] = (), seed: int = 0) -> None:
         self.clock, self.store = Clock(), Store()
         self.writer = Writer(self.store, self.clock, random.Random(seed))
         self.served = [*BUILT_IN, *(CUSTOM[name] for name in custom)]
         self.tokens: dict[str, User] = {}
+        self.issued = Issued()
         self.faults: list[Fault] = []
         self.log: list[Call] = []
         self.driven = False  # whether real time drives the clock; else waiting for a watch's next event does
@@ -158,16 +161,16 @@ class Cluster:
         return answer
 
     def _user(self, headers: Json) -> User:
-        if not self.tokens:
-            return ADMIN
         token = headers.get("authorization", "").removeprefix("Bearer ")
-        if token not in self.tokens:
+        if user := self.tokens.get(token) or self.issued.user(token, self.store, self.clock):
+            return user
+        if self.tokens:
             raise ApiFailure(401, "Unauthorized", "Unauthorized")
-        return self.tokens[token]
+        return ADMIN
 
     def authorise(self, user: User, call: Call, resource: Resource) -> None:
         """Raises 403; an apply of what is not there needs `create` besides `patch`."""
-        if not self.tokens or access.allowed(self.store, user, call, resource.group):
+        if access.allowed(self.store, user, call, resource.group):
             return
         where = f'in the namespace "{call.namespace}"' if call.namespace else "at the cluster scope"
         why = (

@@ -13,6 +13,7 @@ from tests.fakes.kubernetes.collector import Collector
 from tests.fakes.kubernetes.deployments import Deployments
 from tests.fakes.kubernetes.endpoints import Endpoints
 from tests.fakes.kubernetes.kubelet import Kubelet
+from tests.fakes.kubernetes.quotas import Quotas
 from tests.fakes.kubernetes.replicasets import ReplicaSets
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Controllers:
         self.deployments = Deployments(self)
         self.replica_sets = ReplicaSets(self)
         self._all = (
+            Quotas(self),
             self.deployments,
             self.replica_sets,
             self.kubelet,

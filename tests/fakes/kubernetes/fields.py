@@ -91,10 +91,28 @@ def check(value: Any, kind: Type, path: str = "") -> Iterable[str]:
                     yield f"{path}: duplicate entries for key {name}"
                 seen.add(element)
             yield from check(item, kind.element or ANY, path + name)
-    elif value is not None and kind.form in ("struct", "map"):
-        yield f"{path}: expected map, got &{{{json.dumps(value)}}}"
-    elif value is not None and kind.form == "list":
-        yield f"{path}: expected list, got &{{{json.dumps(value)}}}"
+    elif value is not None and kind.form in _EXPECTED:
+        name, good = _EXPECTED[kind.form]
+        if not isinstance(value, good) or (isinstance(value, bool) and bool not in good):
+            yield f"{path}: expected {name}, got {_told(value, name)}"
+
+
+_EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
+    "struct": ("map", (dict,)),
+    "map": ("map", (dict,)),
+    "list": ("list", (list,)),
+    "string": ("string", (str,)),
+    "boolean": ("boolean", (bool,)),
+    "integer": ("numeric (int or float)", (int, float)),
+    "number": ("numeric (int or float)", (int, float)),
+}
+
+
+def _told(value: Any, wanted: str) -> str:
+    """A value of the wrong type, as it is printed there."""
+    if wanted.startswith("numeric"):
+        return {str: "string", bool: "boolean", dict: "map", list: "list"}[type(value)]
+    return f"&{{{value}}}" if isinstance(value, str) else f"&value.valueUnstructured{{Value:{json.dumps(value)}}}"
 
 
 def compare(old: Any, new: Any, kind: Type) -> tuple[Paths, Paths, Paths]:

@@ -3,9 +3,12 @@
 import http.server
 import json
 import socket
+import ssl
+import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,12 +95,26 @@ def encoded(answer: Answer) -> bytes:
     return json.dumps(answer.body, separators=(",", ":")).encode()
 
 
+def certified(folder: Path) -> Path:
+    """A certificate for a server on loopback, which speaks for itself; its key lies beside it."""
+    path = folder / "server.crt"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    named = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path.with_suffix(".key")), "-out", str(path)]
+    subprocess.run([*made, *named], check=True, capture_output=True)
+    return path
+
+
 @contextmanager
-def served(cluster: Cluster, speed: float | None = None) -> Iterator[str]:
+def served(cluster: Cluster, speed: float | None = None, certificate: Path | None = None) -> Iterator[str]:
     """The URL of the cluster's API server, as long as the block runs. With `speed` real time drives the clock: so many
-    virtual seconds pass in a real one; without, only `cluster.advance` does."""
+    virtual seconds pass in a real one; without, only `cluster.advance` does. With a `certificate`, by TLS."""
     handler = type("Handler", (_Handler,), {"cluster": cluster})
     server = _Server(("127.0.0.1", 0), handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+        # The handshake is the first read's, in a thread of its own: who connects and says nothing holds up nobody.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     before, cluster.driven = cluster.driven, True
     stop = threading.Event()
@@ -105,7 +122,7 @@ def served(cluster: Cluster, speed: float | None = None) -> Iterator[str]:
     if speed:
         driver.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
     finally:
         stop.set()
         if speed:
@@ -123,13 +140,21 @@ def _drive(cluster: Cluster, speed: float, stop: threading.Event) -> None:
         last = now
 
 
-def write_kubeconfig(path: Path, url: str, token: str = "", namespace: str = "default", context: str = "fake") -> Path:
-    """A kubeconfig with one context."""
+def write_kubeconfig(
+    path: Path,
+    url: str,
+    token: str = "",
+    namespace: str = "default",
+    context: str = "fake",
+    authority: Path | None = None,
+) -> Path:
+    """A kubeconfig with one context; `authority` is the certificate that the server's is believed by."""
     user = {"token": token} if token else {}
+    trusted = {"certificate-authority-data": b64encode(authority.read_bytes()).decode()} if authority else {}
     document = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": context, "cluster": {"server": url}}],
+        "clusters": [{"name": context, "cluster": {"server": url, **trusted}}],
         "users": [{"name": context, "user": user}],
         "contexts": [{"name": context, "context": {"cluster": context, "user": context, "namespace": namespace}}],
         "current-context": context,

@@ -34,7 +34,7 @@ class Plan:
     init_exit_code: int | None = None  # its init container ends with this code, each time
     crash_after_s: float | None = None  # the process ends so long after each start …
     exit_code: int = 1  # … with this code
-    log: str = ""  # what the process has written when it is asked, or when it crashed
+    log: str | Callable[[Json], str] = ""  # what the process has written when it is asked, or when it crashed
     backend: Callable[[Json], str | Handler] | None = None  # called when the pod runs; a base URL or a handler
     stopped: Callable[[Json], None] | None = None  # called when the pod gets SIGTERM
 
@@ -119,7 +119,7 @@ class Kubelet:
                 why = "trying and failing to pull image" if why == "ImagePullBackOff" else "image can't be pulled"
             raise bad_request(f'container "{container}" in pod "{name}" is waiting to start: {why}')
         else:
-            text = state.plan.log
+            text = _written(state.plan, pod)
         if params.get("tailLines"):
             lines = text.splitlines(keepends=True)
             text = "".join(lines[max(0, len(lines) - int(params["tailLines"])) :])
@@ -183,6 +183,12 @@ class Kubelet:
         if not state.plan.pull_error:
             self._run(uid, state)
             return
+        if pod["spec"]["containers"][0]["imagePullPolicy"] == "Never":
+            message = f'Container image "{image}" is not present with pull policy of Never'
+            self._put(pod, {**pod["status"], "containerStatuses": _waiting(pod, "ErrImageNeverPull", message, 0)})
+            self.controllers.event(pod, "Warning", "ErrImageNeverPull", message, "kubelet")
+            self.controllers.event(pod, "Warning", "Failed", "Error: ErrImageNeverPull", "kubelet")
+            return
         state.pulls += 1
         if state.pulls % 2:
             message = f'failed to pull and unpack image "{image}": {state.plan.pull_error}'
@@ -243,7 +249,7 @@ class Kubelet:
         if plan.stuck:
             held = _waiting(pod, *plan.stuck, 0, inits)
         else:
-            state.phase, state.previous = "waiting", plan.log
+            state.phase, state.previous = "waiting", _written(plan, pod)
             state.restarts += 1
             wait = min(10 * 2 ** (state.restarts - 1), 300)
             ended = {"terminated": {"exitCode": plan.init_exit_code, "reason": "Error"}}
@@ -274,7 +280,7 @@ class Kubelet:
         pod = self._now(uid, state)
         if pod is None or state.phase != "running" or state.restarts != restarts:
             return
-        state.phase, state.previous = "waiting", state.plan.log
+        state.phase, state.previous = "waiting", _written(state.plan, pod)
         state.restarts += 1
         self._condition(pod, False)
         pod = self._now(uid, state)
@@ -335,6 +341,10 @@ class Kubelet:
     def _put(self, pod: Json, status: Json) -> Json:
         observed = pod["metadata"].get("generation", 1)
         return self.store.put(self.resource, {**pod, "status": {**status, "observedGeneration": observed}})
+
+
+def _written(plan: Plan, pod: Json) -> str:
+    return plan.log(pod) if callable(plan.log) else plan.log
 
 
 def _names(pod: Json) -> list[str]:

@@ -1,5 +1,6 @@
 """JSON patch (RFC 6902, with the habits of evanphx/json-patch), merge patch (RFC 7386) and strategic merge patch."""
 
+import json
 from typing import Any
 
 from tests.fakes.kubernetes.schema import Type
@@ -29,7 +30,12 @@ def same(a: Any, b: Any) -> bool:
 def json_patch(document: Any, operations: Any) -> Any:
     """Raises 400 for what is no patch and 422 for one that does not apply."""
     if not isinstance(operations, list) or not all(isinstance(each, dict) for each in operations):
-        raise bad_request("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+        kind = "string" if isinstance(operations, str) else "object"
+        wrong = f"json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
+        raise bad_request(f"error decoding patch: {wrong}")
+    for operation in operations:
+        if why := _no_operation(operation):
+            raise bad_request(f"invalid operation {json.dumps(operation, separators=(',', ':'))}: {why}")
     document = copied(document)
     for operation in operations:
         try:
@@ -37,6 +43,17 @@ def json_patch(document: Any, operations: Any) -> Any:
         except (KeyError, IndexError, ValueError, TypeError) as error:
             raise patch_failed() from error
     return document
+
+
+def _no_operation(operation: dict[str, Any]) -> str:
+    """Why it is none; '' if it is one."""
+    if operation.get("op") not in ("add", "remove", "replace", "move", "copy", "test"):
+        return "unsupported operation"
+    if "path" not in operation:
+        return "failed to decode 'path': operation missing path field: missing value"
+    if operation["op"] in ("add", "replace") and "value" not in operation:
+        return "failed to decode 'value': operation, missing value field: missing value"
+    return ""
 
 
 def _operate(document: Any, operation: dict[str, Any]) -> Any:
@@ -62,8 +79,6 @@ def _operate(document: Any, operation: dict[str, Any]) -> Any:
             start = _tokens(operation["from"])
             parent = _find(document, start[:-1])
             _add(document, path, copied(parent[start[-1]] if isinstance(parent, dict) else _at(parent, start[-1])))
-        case _:
-            raise ValueError("unexpected operation")
     return document
 
 

@@ -6,7 +6,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from tests.fakes.kubernetes.endpoints import target_port
 from tests.fakes.kubernetes.faults import Answer, Call
-from tests.fakes.kubernetes.statuses import ApiFailure, bad_request
+from tests.fakes.kubernetes.statuses import ApiFailure, not_found
 
 if TYPE_CHECKING:
     from tests.fakes.kubernetes.cluster import Cluster
@@ -61,7 +61,11 @@ def _behind(cluster: "Cluster", service: Json, port: str) -> Json:
     at = service["metadata"]
     matching = [p for p in service["spec"]["ports"] if port in ("", p.get("name"), str(p["port"]))]
     if not matching:
-        raise bad_request(f'no service port "{port}" found for service "{at["name"]}"')
+        raise _unavailable(f'no service port {port} found for service "{at["name"]}"')
+    label = ("kubernetes.io/service-name", at["name"])
+    slices = cluster.store.ordered(("discovery.k8s.io", "endpointslices"), at["namespace"])
+    if not any(label in each["metadata"].get("labels", {}).items() for each in slices):
+        raise not_found("", "endpoints", at["name"])  # nobody has written them yet
     ready = ready_endpoints(cluster, at["namespace"], at["name"])
     if not ready:
         raise _unavailable(f'no endpoints available for service "{at["name"]}"')

@@ -49,7 +49,7 @@ BUILT_IN = (
     _core("services", "Service", subresources=("status", "proxy"), short=("svc",), returns_deleted=True),
     _core("pods", "Pod", subresources=("status", "log", "proxy"), short=("po",), generation=True),
     _core("events", "Event", short=("ev",)),
-    _core("serviceaccounts", "ServiceAccount", short=("sa",), returns_deleted=True),
+    _core("serviceaccounts", "ServiceAccount", subresources=("token",), short=("sa",), returns_deleted=True),
     _core("configmaps", "ConfigMap", short=("cm",)),
     _core("secrets", "Secret"),
     _core("resourcequotas", "ResourceQuota", subresources=("status",), short=("quota",), returns_deleted=True),
@@ -65,6 +65,7 @@ BUILT_IN = (
     Resource(_RBAC, "v1", "clusterroles", "ClusterRole", False),
     Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False),
     Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False),
+    Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", False),
     Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", False),
 )
 
@@ -89,6 +90,7 @@ _SUBRESOURCE_KINDS = {
     "status": ("", "", "", ["get", "patch", "update"]),
     "log": ("", "", "Pod", ["get"]),
     "proxy": ("", "", "", ["create", "delete", "get", "patch", "update"]),
+    "token": ("authentication.k8s.io", "v1", "TokenRequest", ["create"]),
 }
 
 
@@ -118,7 +120,7 @@ def resource_list(group: str, version: str, resources: list[Resource]) -> dict[s
         return None
     listed = []
     for each in found:
-        only_create = each.plural in REVIEWS
+        only_create = each.plural in (*REVIEWS, "subjectaccessreviews")
         entry: dict[str, Any] = {
             "name": each.plural,
             "singularName": each.kind.lower(),

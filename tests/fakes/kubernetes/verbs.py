@@ -57,8 +57,13 @@ class Verbs:
                 return Answer(200, _scale(found) if sub == "scale" else found)
             case "create":
                 thing = self._json(body)
+                if sub == "token":
+                    account = self.writer.must(resource, namespace, call.name)
+                    return Answer(201, self.cluster.issued.issue(account, thing, self.writer, self.cluster.clock))
                 if resource.plural == "selfsubjectaccessreviews":
                     return Answer(201, self._reviewed(thing, user))
+                if resource.plural == "subjectaccessreviews":
+                    return Answer(201, self._reviewed(thing, access.named((thing.get("spec") or {}).get("user", ""))))
                 if resource.plural == "selfsubjectreviews":
                     info = {"username": user.name, "groups": list(user.groups)}
                     return Answer(201, {**thing, "status": {"userInfo": info}})
@@ -132,6 +137,9 @@ class Verbs:
         if sub == "scale":
             return Answer(200, self._rescaled(resource, old, body, manager, dry_run))
         thing = self.writer.decoded(resource, body, strict, warnings)
+        if (said := thing["metadata"].get("uid")) not in (None, uid := old["metadata"]["uid"]):
+            why = f"Precondition failed: UID in precondition: {said}, UID in object meta: {uid}"
+            raise conflict(resource.group, resource.plural, call.name, why)
         if resource.custom and not thing["metadata"].get("resourceVersion"):
             must = cause("Invalid", "metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
             raise invalid(resource.group, resource.kind, call.name, [must])
@@ -167,9 +175,7 @@ class Verbs:
         sub = call.resource.partition("/")[2]
         namespace = call.namespace if resource.namespaced else ""
         if kind is None or (kind == "strategic" and resource.custom):
-            accepted = [name for name, short in _PATCHES.items() if not (short == "strategic" and resource.custom)]
-            message = "the body of the request was in an unknown format - accepted media types include: "
-            raise ApiFailure(415, "UnsupportedMediaType", message + ", ".join(accepted), {})
+            raise ApiFailure(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
         if kind == "apply":
             return self._apply(resource, call, body, manager, user, dry_run)
         if "force" in call.params:
@@ -190,7 +196,7 @@ class Verbs:
             thing = self.writer.decoded(resource, changed, strict, warnings)
         except ApiFailure as failure:
             said = failure.message.partition(" cannot be handled as a ")[2].partition(": ")[2] or failure.message
-            text = body.decode() if isinstance(body, bytes) else body if isinstance(body, str) else json.dumps(body)
+            text = json.dumps(changed, separators=(",", ":"))  # the whole object, as patched
             wrong = cause("Invalid", "patch", f"Invalid value: {json.dumps(text)}: {said}")
             raise invalid("", "", "", [wrong]) from failure
         return Answer(200, self._update(resource, old, thing, manager, user, sub, dry_run))
@@ -221,14 +227,24 @@ class Verbs:
         old = self.store.get(resource.key, namespace, call.name)
         if sub and old is None:
             raise not_found(resource.group, resource.plural, call.name)
-        wanted = metadata.get("resourceVersion")
-        if wanted and (old or {"metadata": {"resourceVersion": ""}})["metadata"]["resourceVersion"] != wanted:
+        if old is None and metadata.get("uid"):
+            why = f"the provided object specified uid {metadata['uid']}, and no existing object was found"
+            raise conflict(resource.group, resource.plural, call.name, f"uid mismatch: {why}")
+        if old is None:  # a version alone keeps nobody from creating it
+            config["metadata"].pop("resourceVersion", None)
+        elif metadata.get("resourceVersion") not in (None, "", old["metadata"]["resourceVersion"]):
             raise conflict(resource.group, resource.plural, call.name, MODIFIED)
         applier = Manager(manager.name, "Apply", resource.api_version, sub)
         force = call.params.get("force", "") in ("true", "1", "True")
         ignored = (("f:spec",), ("f:metadata", "f:labels")) if sub == "status" else (("f:status",),)
         merged = managers.apply(old or {}, config, resource.type, applier, self.cluster.clock.stamp(), force, ignored)
-        thing = self.writer.decoded(resource, merged, "Ignore", [])
+        try:
+            thing = self.writer.decoded(resource, merged, "Ignore", [])
+        except ApiFailure as failure:
+            said = failure.message.partition(f" as a {resource.kind}: ")[2] or failure.message
+            which = f"{namespace}/{call.name}; {resource.api_version}, Kind={resource.kind}"
+            said = f"unable to convert unstructured object to {resource.api_version}, Kind={resource.kind}: {said}"
+            raise ApiFailure(500, "", f"failed to convert new object ({which}) to proper version: {said}") from failure
         if old is None:
             self.cluster.authorise(user, replace(call, verb="create"), resource)
             made = self.create(resource, thing, namespace, applier, user, dry_run, applied=True)
@@ -276,7 +292,7 @@ class Verbs:
         asked = (thing.get("spec") or {}).get("resourceAttributes") or {}
         resource = "/".join(filter(None, (asked.get("resource", ""), asked.get("subresource", ""))))
         call = Call("", "", {}, asked.get("verb", ""), resource, asked.get("name", ""), asked.get("namespace", ""))
-        allowed = not self.cluster.tokens or access.allowed(self.store, user, call, asked.get("group", ""))
+        allowed = access.allowed(self.store, user, call, asked.get("group", ""))
         return {**thing, "status": {"allowed": allowed}}
 
 

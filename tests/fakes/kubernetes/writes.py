@@ -10,6 +10,7 @@ from tests.fakes.kubernetes.resources import Resource
 from tests.fakes.kubernetes.schema import Mistake, decode
 from tests.fakes.kubernetes.statuses import (
     MODIFIED,
+    ApiFailure,
     already_exists,
     bad_request,
     conflict,
@@ -69,7 +70,7 @@ class Writer:
         """`thing` is decoded. `applied`: its managedFields are those of a server-side apply already."""
         metadata = dict(thing["metadata"])
         if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            raise ApiFailure(500, "", "resourceVersion should not be set on objects to be created")
         if resource.namespaced:
             metadata["namespace"] = namespace
         if not metadata.get("name") and metadata.get("generateName"):
@@ -87,13 +88,13 @@ class Writer:
             raise invalid(resource.group, resource.kind, metadata.get("name", ""), causes)
         if self.store.get(resource.key, metadata.get("namespace", ""), metadata["name"]):
             raise already_exists(resource.group, resource.plural, metadata["name"])
-        self._allocate(thing)
         if manager and not applied:
             metadata.pop("managedFields", None)
             blank = {"metadata": {}, **_BLANK.get(resource.kind, {})}
             metadata["managedFields"] = managers.update(
                 blank, thing, resource.type, manager, self.clock.stamp(), _RESET[""]
             )
+        self._allocate(thing)  # which is nobody's
         return thing if dry_run else self.store.put(resource, thing)
 
     def _allocate(self, thing: Json) -> None:
@@ -104,8 +105,8 @@ class Writer:
                 spec["clusterIP"] = f"10.96.{self._addresses // 250}.{self._addresses % 250 + 1}"
             spec |= {"clusterIPs": [spec["clusterIP"]], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
             thing["status"] = {"loadBalancer": {}}
-        if thing["kind"] == "Pod":
-            thing["status"] = {"phase": "Pending", "qosClass": "Burstable"}
+        if thing["kind"] in _STATUS:
+            thing["status"] = dict(_STATUS[thing["kind"]])
 
     def update(
         self,
@@ -124,11 +125,13 @@ class Writer:
             raise bad_request(
                 f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
             )
-        if metadata.get("uid", before["uid"]) != before["uid"]:
-            why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {before['uid']}"
-            raise conflict(resource.group, resource.plural, name, why)
+        if metadata.get("namespace", before.get("namespace")) != before.get("namespace"):
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
         if metadata.get("resourceVersion", before["resourceVersion"]) != before["resourceVersion"]:
             raise conflict(resource.group, resource.plural, name, MODIFIED)
+        if metadata.get("uid", before["uid"]) != before["uid"]:
+            immutable = validation.bad("metadata.uid", metadata["uid"], "field is immutable")
+            raise invalid(resource.group, resource.kind, name, [immutable])
         for key in _KEPT:
             if key in before:
                 metadata[key] = before[key]
@@ -244,6 +247,15 @@ _BLANK: dict[str, Json] = {
     "NetworkPolicy": {"spec": {"podSelector": {}}},
     "RoleBinding": {"roleRef": {}},
     "ClusterRoleBinding": {"roleRef": {}},
+}
+
+
+# What Go writes out of a status in which nothing is set yet.
+_STATUS: dict[str, Json] = {
+    "Deployment": {},
+    "Pod": {"phase": "Pending", "qosClass": "Burstable"},
+    "HorizontalPodAutoscaler": {"desiredReplicas": 0, "currentMetrics": None},
+    "PodDisruptionBudget": dict.fromkeys(("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"), 0),
 }
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from ekiben.errors import UsageError
 from ekiben.pipeline.argo import documents, follow, suspension
-from ekiben.pipeline.argo.client import Client, connect
+from ekiben.pipeline.argo.client import Client, connect, instance
 from ekiben.pipeline.argo.status import Status, Step, read
 
 Json = dict[str, Any]
@@ -43,7 +43,8 @@ def prepared(
     what = document if isinstance(document, str) else f"the {document.get('kind', 'document')}"
     values = documents.texts(parameters)
     documents.check(documents.parameters_of(declared), values, what)
-    return documents.workflow(document, values, client.namespace, key or uuid.uuid4().hex, labels or {})
+    marked = {**instance(), **(labels or {})}
+    return documents.workflow(document, values, client.namespace, key or uuid.uuid4().hex, marked)
 
 
 def submit(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol
 
+from ekiben.pipeline.argo.documents import INSTANCE
 from ekiben.pipeline.argo.status import Status, Step
 
 Json = dict[str, Any]
@@ -49,6 +50,13 @@ class Client(Protocol):
     def annotate(self, name: str, key: str, value: str, instead_of: str | None) -> bool:
         """Notes something on the workflow, in place of what the caller saw there (None: nothing). ConflictError where
         there is something else; False where this way cannot write it."""
+
+
+def instance(given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The labels by which the controller of ARGO_INSTANCEID finds what it is to take up; none where it is not set, as
+    for Argo's own command."""
+    chosen = given.get("ARGO_INSTANCEID")
+    return {INSTANCE: chosen} if chosen else {}
 
 
 def connect(context: str = "", namespace: str = "") -> Client:

@@ -85,11 +85,7 @@ class Cluster:
         pods = self._pods(status.name)
         found = [pods[each] for each in step.attempts if each in pods]
         if not found:
-            raise NotFoundError(
-                f"the pods of {step.name} are gone, and their logs with them",
-                wanted="pods that are still there",
-                next_step="keep them longer (podGC), or look where your cluster keeps logs (archiveLogs)",
-            )
+            raise status.without_log(step)
         lines: list[tuple[str, str]] = []
         params = {"container": "main", "timestamps": "true"}
         if tail is not None:

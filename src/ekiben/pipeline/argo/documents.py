@@ -15,6 +15,8 @@ SUBMISSION = "ekiben.dev/submission"
 """Label by which a submission knows its own workflow again, after an answer that got lost."""
 TEMPLATE = "workflows.argoproj.io/workflow-template"
 """Argo's own label of what a workflow was made of; its command sets it, its controller does not."""
+INSTANCE = "workflows.argoproj.io/controller-instanceid"
+"""Argo's own label of the controller that is to take something up, where there are several."""
 LONGEST_NAME = 54
 """Argo labels pods with the workflow's name: 63 characters at most, with `-` and eight more."""
 

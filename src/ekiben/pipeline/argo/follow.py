@@ -69,7 +69,9 @@ def _from(client: Client, status: Status, until: float | None) -> Iterator[Statu
 
 def _next_step(client: Client, status: Status) -> str:
     if status.phase == "Pending" and status.started is None:
-        return f"is Argo's workflow controller running, and does it look after {client.where}?"
+        return (
+            f"is Argo's workflow controller running, and does it look after {client.where}? `ekiben doctor --env ENV`"
+        )
     return f"ekiben workflow watch {status.name}"
 
 
@@ -115,6 +117,7 @@ def _last_lines(client: Client, status: Status, step: Step) -> list[str]:
 def logs(client: Client, name: str, wanted: str, tail: int | None, keep_on: bool) -> Iterator[tuple[str, str]]:
     """Names of steps and lines of their logs."""
     shown: dict[str, tuple[str, int]] = {}
+    told: set[str] = set()  # what was over before it was read the last time: it writes no more
     while True:
         status = read(client.get(name))
         status.readable()
@@ -125,8 +128,12 @@ def logs(client: Client, name: str, wanted: str, tail: int | None, keep_on: bool
                 f"{name} has no step {wanted!r} that ran", wanted=f"one of {known}" if known else "a step that started"
             )
         for step in steps:
+            if step.id in told:
+                continue
             for line in _new(client, status, step, tail, shown, quiet=keep_on or not wanted):
                 yield step.name, line
+            if step.finished:
+                told.add(step.id)
         if status.over or not keep_on:
             return
         sleep(POLL_S)

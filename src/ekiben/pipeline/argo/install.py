@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ekiben.errors import ConflictError, NotFoundError, UnsupportedError, UsageError
+from ekiben.pipeline.argo.client import instance
 from ekiben.pipeline.argo.documents import API_VERSION
 from ekiben.platforms.kubernetes.api import AbsentError, Api, NoAnswerError, configured, path
 
@@ -51,6 +52,13 @@ class Place:
         config = configured(context)
         return cls(Api(config), namespace or config.namespace or "default")
 
+    def holds(self, document: Json) -> bool:
+        """Whether an object of that name is there, or may be: not everybody may look."""
+        try:
+            return document["kind"] in _PLURALS and self.api.find(self._path(document)) is not None
+        except UsageError:
+            return True
+
     def planned(self, documents: Sequence[Json], force: bool = False) -> list[Change]:
         """What applying would change. Nothing is changed: the API server itself says what would be there."""
         return [self._planned(each, force) for each in documents]
@@ -67,9 +75,12 @@ class Place:
         return Change(kind, name, "created" if before is None else "changed" if diff else "unchanged", diff)
 
     def _applied(self, document: Json, force: bool, dry_run: bool) -> Json:
-        where, thing = self._path(document), dict(document)
+        where, thing, metadata = self._path(document), dict(document), dict(document["metadata"])
         if document["kind"] != "ClusterWorkflowTemplate":
-            thing["metadata"] = {**document["metadata"], "namespace": self.namespace}
+            metadata["namespace"] = self.namespace
+        if marked := {**(metadata.get("labels") or {}), **instance()}:
+            metadata["labels"] = marked
+        thing["metadata"] = metadata
         for _ in range(TRIES - 1):
             try:
                 return self._once(where, thing, force, dry_run)

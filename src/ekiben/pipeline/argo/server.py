@@ -24,6 +24,7 @@ Json = dict[str, Any]
 TRIES = 4
 TIME_OUT_S = 10.0
 _NO = ("false", "0", "no", "off")
+_PERMISSION_DENIED = 7  # gRPC's code, which an answer of status 200 may end with
 
 
 class Server:
@@ -111,15 +112,28 @@ class Server:
         lines: list[tuple[str, str]] = []
         for node in step.attempts:
             params = {
-                "podName": statuses.pod_name(status.name, step, node),
+                "podName": statuses.pod_name(status, step, node),
                 "logOptions.container": "main",
                 "logOptions.timestamps": "true",
                 **({} if tail is None else {"logOptions.tailLines": str(tail)}),
             }
-            for entry in self._stream(self._path("workflows", status.name, "log"), params, TIME_OUT_S):
+            for entry in self._stream(self._path("workflows", status.name, "log"), params, TIME_OUT_S, told=True):
                 stamp, _, line = str(entry.get("content", "")).partition(" ")
                 lines.append((stamp, line))
-        return lines
+        if lines or not (step.finished and step.attempts and status.pod_gc):
+            return lines
+        if step.archived:
+            return self._archived(status.name, step.attempts[-1], tail)
+        raise status.without_log(step)  # or it wrote nothing: the server tells the one from the other as little
+
+    def _archived(self, name: str, node: str, tail: int | None) -> list[tuple[str, str]]:
+        """What Argo has kept of the step's log; it has no time stamps."""
+        parts = (self.namespace, "workflows", name, node, "outputs", statuses.LOG)
+        text = self._answered(
+            "GET", f"{self.url}/artifact-files/" + "/".join(quote(part, safe="") for part in parts)
+        ).text
+        lines = text.splitlines()
+        return [("", line) for line in (lines if tail is None else lines[len(lines) - min(tail, len(lines)) :])]
 
     def resume_step(self, name: str, step: Step, outputs: Mapping[str, str], message: str) -> None:
         for _ in range(TRIES):
@@ -170,7 +184,10 @@ class Server:
         return f"{self.url}/api/v1/" + "/".join(quote(part, safe="") for part in parts)
 
     def _json(self, method: str, url: str, body: Json | None = None) -> Json:
-        """The answer as JSON. Reading is tried again; other requests where they were surely not carried out."""
+        return self._parsed(self._answered(method, url, body))
+
+    def _answered(self, method: str, url: str, body: Json | None = None) -> httpx.Response:
+        """A good answer. Reading is tried again; other requests where they were surely not carried out."""
         for attempt in range(TRIES):
             last = attempt + 1 == TRIES
             try:
@@ -181,7 +198,7 @@ class Server:
                 self._sleep(0.2 * 2**attempt)
                 continue
             if answer.is_success:
-                return self._parsed(answer)
+                return answer
             again = answer.status_code == 429 or (method == "GET" and answer.status_code >= 500)
             if last or not again:
                 raise self._error(answer)
@@ -201,8 +218,9 @@ class Server:
             ) from None
         return found
 
-    def _stream(self, url: str, params: Mapping[str, str], seconds: float) -> Iterator[Json]:
-        """The results of a streamed answer. What breaks off just ends; a refusal raises."""
+    def _stream(self, url: str, params: Mapping[str, str], seconds: float, told: bool = False) -> Iterator[Json]:
+        """The results of a streamed answer. What breaks off just ends; a refusal raises, and with `told` one that comes
+        after the stream has begun."""
         timeout = httpx.Timeout(TIME_OUT_S, read=seconds + TIME_OUT_S)
         try:
             with self._client.stream("GET", url, params=dict(params), timeout=timeout) as answer:
@@ -214,7 +232,9 @@ class Server:
                     raise self._error(answer)
                 for line in answer.iter_lines():
                     event = json.loads(line.removeprefix("data:").strip() or "{}") if line[:1] in "{d" else {}
-                    if event.get("error"):
+                    if error := event.get("error"):
+                        if told and _PERMISSION_DENIED in (error.get("code"), error.get("grpc_code")):
+                            raise self._refused(str(error.get("message")))
                         return
                     if event.get("result"):
                         yield event["result"]
@@ -228,6 +248,13 @@ class Server:
             next_step="is it up, and is ARGO_SECURE right? Without ARGO_SERVER, Kubernetes' API is used",
         )
 
+    def _refused(self, said: str) -> UsageError:
+        return UsageError(
+            f"not allowed: {said}",
+            wanted=f"a Role in {self.namespace} that allows it",
+            next_step="have an administrator bind one to the account whose token ARGO_TOKEN is",
+        )
+
     def _error(self, answer: httpx.Response) -> EkibenError:
         said = _said(answer)
         match answer.status_code:
@@ -238,11 +265,7 @@ class Server:
                     next_step="make a new one: kubectl create token ACCOUNT",
                 )
             case 403:
-                return UsageError(
-                    f"not allowed: {said}",
-                    wanted=f"a Role in {self.namespace} that allows it",
-                    next_step="have an administrator bind one to the account whose token ARGO_TOKEN is",
-                )
+                return self._refused(said)
             case 404:
                 return NotFoundError(f"{said} in {self.where}", next_step="is it the right namespace?")
             case 409:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ekiben.errors import IntegrityError, UnsupportedError
+from ekiben.errors import IntegrityError, NotFoundError, UnsupportedError
 
 Json = dict[str, Any]
 FINISHED = ("Succeeded", "Failed", "Error")
 """Phases of a workflow that is over. An empty phase is one that no controller has taken up yet."""
 BAD = ("Failed", "Error")
+POD_NAMES = "workflows.argoproj.io/pod-name-format"
+LOG = "main-logs"
+"""Argo's name of the artifact that a step's log is archived as."""
 MOST_NODES = 64 * 1024 * 1024
 """Bytes that unpacked node statuses may have. Argo packs them when a workflow is larger than 1 MiB."""
 _STEPS = ("Pod", "Suspend", "HTTP", "Plugin", "Skipped", "Retry")
@@ -27,7 +30,7 @@ _HASH = re.compile(r"-(\d+)$")
 @dataclass(frozen=True)
 class Step:
     """One step as a person sees it. `outputs` that wait to be supplied are None; `attempts` are the ids of the nodes
-    whose pods ran it, the last one last; `lock` is what it waits for."""
+    whose pods ran it, the last one last; `lock` is what it waits for; `archived` is whether Argo keeps its log."""
 
     id: str
     name: str
@@ -43,6 +46,7 @@ class Step:
     attempts: tuple[str, ...]
     lock: str
     boundary: str
+    archived: bool
 
     @property
     def waits(self) -> bool:
@@ -74,7 +78,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Status:
-    """A run at one moment. `hidden` says why its steps cannot be read, where they cannot."""
+    """A run at one moment. `hidden` says why its steps cannot be read, where they cannot; `pod_gc` is when Argo deletes
+    its pods, '' for never."""
 
     name: str
     uid: str
@@ -91,6 +96,7 @@ class Status:
     other: tuple[Step, ...]
     hidden: str
     annotations: Mapping[str, str]
+    pod_gc: str
 
     @property
     def over(self) -> bool:
@@ -115,6 +121,18 @@ class Status:
         first = sorted(failed, key=lambda step: (step.on_exit, step.finished is None, step.finished))
         return first[0] if first else None
 
+    def without_log(self, step: Step) -> NotFoundError:
+        """Why a step's log cannot be read any more."""
+        why = f": podGC {self.pod_gc} deletes pods" if self.pod_gc else ""
+        next_step = "keep them longer (podGC.deleteDelayDuration), or have Argo archive logs (archiveLogs)"
+        if step.archived:
+            next_step = "its log is archived: name the Argo Server that has it, ARGO_SERVER and ARGO_TOKEN"
+        return NotFoundError(
+            f"the pods of {step.name} are gone, and their logs with them{why}",
+            wanted="pods that are still there",
+            next_step=next_step,
+        )
+
     @property
     def waiting(self) -> tuple[Step, ...]:
         return tuple(step for step in self.steps if step.waits)
@@ -123,6 +141,7 @@ class Status:
 def read(workflow: Json) -> Status:
     """Of a Workflow as the API server or the Argo Server gives it."""
     metadata, spec, status = workflow["metadata"], workflow.get("spec") or {}, workflow.get("status") or {}
+    given = status.get("storedWorkflowTemplateSpec") or spec  # where it names a template, the spec itself is bare
     hidden, found = "", {}
     try:
         found = nodes(workflow)
@@ -153,6 +172,7 @@ def read(workflow: Json) -> Status:
         other=tuple(other),
         hidden=hidden,
         annotations=metadata.get("annotations") or {},
+        pod_gc=(given.get("podGC") or {}).get("strategy") or "",
     )
 
 
@@ -191,19 +211,23 @@ def packed(nodes: Mapping[str, Json]) -> str:
     return base64.b64encode(writer.compress(data) + writer.flush()).decode()
 
 
-def pod_name(workflow: str, step: Step, node_id: str) -> str:
-    """The name that Argo (pod names of version 2) gives the pod of a node: node ids end in the same hash."""
+def pod_name(status: Status, step: Step, node_id: str) -> str:
+    """The name that Argo gives the pod of a node: in version 2, its default, by the hash that the node's id ends in; in
+    version 1 the id itself."""
     found = _HASH.search(node_id)
-    if found is None or node_id == workflow:
-        return workflow
-    return f"{f'{workflow}-{step.template}'[:242]}-{found[1]}"
+    if status.annotations.get(POD_NAMES) == "v1":
+        return node_id
+    if found is None or node_id == status.name:
+        return status.name
+    return f"{f'{status.name}-{step.template}'[:242]}-{found[1]}"
 
 
 def _shown(node: Json, step: Step) -> bool:
-    """Whether a node is a step of its own. A group is not, unless it waits for a lock: then nothing is in it yet."""
+    """Whether a node is a step of its own. A group is not, unless it waits for a lock: then nothing is in it yet. What
+    is memoized is a Retry node with nothing in it; one with a group in it is none."""
     if step.phase == "Pending" and not node.get("children"):
         return True
-    return step.type in _STEPS and (step.type != "Retry" or bool(step.attempts))
+    return step.type in _STEPS and (step.type != "Retry" or bool(step.attempts) or not node.get("children"))
 
 
 def _attempts(every: Mapping[str, Json]) -> dict[str, tuple[str, ...]]:
@@ -242,7 +266,7 @@ def _step(workflow: str, node: Json, attempts: tuple[str, ...]) -> Step:
         type=kind,
         template=node.get("templateName") or (node.get("templateRef") or {}).get("template") or "",
         phase=node.get("phase") or "Pending",
-        message=node.get("message") or "",
+        message=node.get("message") or _remembered(node.get("memoizationStatus") or {}),
         started=_time(node.get("startedAt")),
         finished=_time(node.get("finishedAt")),
         inputs=inputs,
@@ -251,7 +275,12 @@ def _step(workflow: str, node: Json, attempts: tuple[str, ...]) -> Step:
         attempts=(node["id"],) if kind == "Pod" else attempts,
         lock=lock.get("waiting") or "",
         boundary=node.get("boundaryID") or "",
+        archived=any(each.get("name") == LOG for each in outputs.get("artifacts") or ()),
     )
+
+
+def _remembered(memory: Json) -> str:
+    return f"known already: {memory.get('key')} in {memory.get('cacheName')}" if memory.get("hit") else ""
 
 
 def _value(parameter: Json) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ekiben.errors import UsageError
-from ekiben.pipeline.checks import edges, references
+from ekiben.pipeline.checks import absent, edges, references
 from ekiben.pipeline.checks.problem import Problem, one_of
 from ekiben.pipeline.checks.scope import BODIES, Scope, calls, hooks, named
 
@@ -103,6 +103,7 @@ def _template(scope: Scope, path: str, template: Json, importable: Callable[[str
     if "dag" in template:
         yield from _duplicates(f"{path}.dag.tasks", template["dag"].get("tasks") or ())
         yield from edges.problems(f"{path}.dag", template["dag"])
+        yield from absent.problems(scope, f"{path}.dag", template["dag"])
     if "steps" in template:
         yield from _duplicates(f"{path}.steps", [step for group in template["steps"] for step in group])
     for where, call in calls(template):

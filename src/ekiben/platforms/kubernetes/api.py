@@ -1,12 +1,11 @@
 """The Kubernetes API server over HTTP: JSON in and out, its errors as ours.
 
-lightkube brings kubeconfigs, credentials and TLS. Its typed objects are not used: they drop on reading what they do
-not know, and have no proxy subresource.
+lightkube brings TLS and credentials; what it does not know of them, kubeconfig.py and plugin.py do. Its typed objects
+are not used: they drop on reading what they do not know, and have no proxy subresource.
 """
 
 import json
 import math
-import os
 import re
 import ssl
 import time
@@ -15,33 +14,46 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import httpx2
-import yaml
-from lightkube import KubeConfig
-from lightkube.config.client_adapter import Client, ConnectionParams
+from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 
 from ekiben.errors import ConflictError, EkibenError, NotFoundError, UnavailableError, UsageError
+from ekiben.platforms.kubernetes.kubeconfig import Access
+from ekiben.platforms.kubernetes.kubeconfig import configured as configured
+from ekiben.platforms.kubernetes.plugin import Plugin
 
 Json = dict[str, Any]
 APPLIER = "ekiben"
 """Field manager of every apply."""
 SWITCH = "ekiben-switch"
 """Field manager of what only fenced patches write: selector, epoch, claims, fences, sizes."""
-TRIES = 4  # of what may be repeated
 TIMEOUT_SECONDS = 10.0
+WRITE_SECONDS = 30.0
+"""A write waits for the cluster's admission webhooks, which may take so long one by one."""
+FIRST_SECONDS = 1.5
+"""How long is tried on with a server that has not answered yet: most likely it is the wrong one."""
+OUTAGE_SECONDS = 60.0
+"""… and with one that has: it restarts, or is too busy. Half as long as a claim lasts."""
+ERROR_SECONDS = 10.0
+"""… that answers 500: its database elects a leader, or it does not know how to go on."""
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
 _STRICT = {"fieldValidation": "Strict"}  # by default an unknown field is dropped with a warning that nobody sees
 
-
+_NO_OBJECT = re.compile("failed to (create typed patch object|convert new object)")
+_TEST_FAILED = "the server rejected our request due to an error in our request"
 # What RBAC says; other refusals with 403 are admission's: quotas, policies, webhooks.
 _RBAC = re.compile(r'cannot (\S+) resource "([^"]+)" in API group "([^"]*)"')
 
 
 class NoAnswerError(UnavailableError):
     """A request may or may not have been carried out: only reading again tells."""
+
+
+class AwayError(UnavailableError):
+    """No connection came about, so that the request was surely not carried out."""
 
 
 class AbsentError(NotFoundError):
@@ -52,32 +64,6 @@ def path(api_version: str, plural: str, namespace: str, name: str = "", sub: str
     root = f"apis/{api_version}" if "/" in api_version else f"api/{api_version}"
     parts = [root, "namespaces", namespace, plural, name, sub]
     return "/" + "/".join(part if part in (root, sub) else quote(part, safe=":") for part in parts if part)
-
-
-def configured(context: str) -> SingleConfig:
-    """The kubeconfig's context of that name; '' for the current one. In a pod without KUBECONFIG it is the pod's own
-    account, whatever contexts are called elsewhere. UsageError if there is none."""
-    try:
-        named = os.environ.get("KUBECONFIG")
-        config = KubeConfig.from_file(named) if named else KubeConfig.from_env()
-    except (ConfigError, OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())  # of a document that is no kubeconfig, lightkube says what Python says
-        raise UsageError(
-            f"no kubeconfig: {named or '~/.kube/config'}: {said}",
-            wanted="a kubeconfig that names the cluster",
-            next_step="set KUBECONFIG, or put it into ~/.kube/config",
-        ) from None
-    try:
-        found = config.get((context if config.fname else "") or None)
-    except (ConfigError, KeyError):
-        found = None
-    if found is None:
-        raise UsageError(
-            f"the kubeconfig has no context {context!r}" if context else "the kubeconfig has no current context",
-            wanted=f"one of {', '.join(sorted(config.contexts)) or 'none is there'}",
-            next_step="correct `context` in the environment's table in pyproject.toml, or KUBECONFIG",
-        )
-    return found
 
 
 class Api:
@@ -91,16 +77,19 @@ class Api:
     ) -> None:
         self.server = config.cluster.server
         self._sleep = sleep
+        self._answered = False  # once it has answered well, it is the right server, and will be back
         try:
-            self._client = Client(config, ConnectionParams(httpx2.Timeout(TIMEOUT_SECONDS), transport=transport))
-        except (ConfigError, OSError, ValueError, AssertionError, httpx2.InvalidURL) as error:
+            self._client = _client(config, transport)
+        except (ConfigError, OSError, ValueError, AssertionError, httpx2.InvalidURL, ImportError) as error:
             raise UsageError(
-                f"the kubeconfig's context cannot be used: {error}", wanted="a user who can log in"
+                f"the kubeconfig's context cannot be used: {error}",
+                wanted="a server that can be reached, and a user who can log in",
+                next_step="`kubectl config view --minify` shows it; for a SOCKS proxy, `pip install socksio`",
             ) from None
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
         """AbsentError if it is not there."""
-        return self._json("GET", path, params)
+        return self._json("GET", path, params, repeatable=True)
 
     def find(self, path: str) -> Json | None:
         """The object, or None."""
@@ -114,31 +103,34 @@ class Api:
         params = {"fieldManager": manager, **(_STRICT if strict else {})}
         return self._json("POST", path, params, thing, "application/json")
 
-    def patch(self, path: str, operations: list[Json], manager: str = SWITCH) -> Json:
-        """A JSON patch. ConflictError when one of its tests fails; NoAnswerError when nobody knows."""
-        return self._json("PATCH", path, {"fieldManager": manager}, operations, _JSON_PATCH)
+    def patch(self, path: str, operations: list[Json], manager: str = SWITCH, *, repeatable: bool = False) -> Json:
+        """A JSON patch. ConflictError when one of its tests fails; NoAnswerError when nobody knows. `repeatable`: made
+        twice it is as good as once, so that it is made again where nobody knows."""
+        return self._json("PATCH", path, {"fieldManager": manager}, operations, _JSON_PATCH, repeatable)
 
     def apply(self, path: str, thing: Json, force: bool = True, *, dry_run: bool = False, strict: bool = False) -> Json:
         """Server-side apply. Without `force`, ConflictError where somebody else owns a field; `strict`: UsageError for
         a field that the server does not know. A dry run changes nothing, and returns what would be there."""
         params = {"fieldManager": APPLIER, **({"force": "true"} if force else {})}
         params |= {**({"dryRun": "All"} if dry_run else {}), **(_STRICT if strict else {})}
-        return self._json("PATCH", path, params, thing, _APPLY)
+        return self._json("PATCH", path, params, thing, _APPLY, repeatable=force)
 
     def text(self, path: str, params: Mapping[str, str] | None = None, seconds: float = math.inf) -> str:
         """`seconds`: after which no further try begins, and none waits on for a word."""
-        return self._sent("GET", path, params, seconds=seconds).text
+        return self._sent("GET", path, params, repeatable=True, seconds=seconds).text
 
-    def proxied(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def proxied(self, path: str, body: bytes | None = None, seconds: float = TIMEOUT_SECONDS) -> tuple[int, bytes]:
         """GET, or POST of a JSON body, through a `proxy` subresource: the status and the body of what answered.
         The API server's own refusals raise; 503 is nobody there, and comes back as it is."""
         content = None if body is None else "application/json"
         try:
-            answer = self._once("GET" if body is None else "POST", path, None, body, content)
-        except NoAnswerError as error:
+            answer = self._once("GET" if body is None else "POST", path, None, body, content, seconds)
+        except (NoAnswerError, AwayError) as error:
             return 0, str(error).encode()
         if answer.status_code in (401, 403) and _status(answer):
             raise self._error(answer)
+        if answer.status_code == 404 and (_status(answer).get("details") or {}).get("kind") == "endpoints":
+            return 503, answer.content  # the Service is so new that nobody has written its endpoints yet
         return answer.status_code, answer.content
 
     def watch(self, path: str, name: str, version: str, seconds: int) -> Iterator[Json]:
@@ -166,10 +158,16 @@ class Api:
             self._sleep(1)
 
     def _json(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Any = None, content: str | None = None
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Any = None,
+        content: str | None = None,
+        repeatable: bool = False,
     ) -> Json:
         try:
-            found: Json = self._sent(method, path, params, body, content).json()
+            found: Json = self._sent(method, path, params, body, content, repeatable).json()
         except ValueError:
             raise UnavailableError(
                 f"{self.server} does not answer as an API server does",
@@ -185,30 +183,36 @@ class Api:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         content: str | None = None,
+        repeatable: bool = False,
         seconds: float = math.inf,
     ) -> httpx2.Response:
-        """The answer, if it is a good one. What reads or applies is tried again; other writes only where they were
-        surely not carried out."""
+        """The answer, if it is a good one. What is repeatable is tried again; else only what was surely not carried
+        out."""
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        repeatable = method == "GET" or (content == _APPLY and "force" in (params or {}))  # twice is as good as once
-        until = time.monotonic() + seconds
-        for attempt in range(TRIES):
-            left = max(0.05, until - time.monotonic())
+        longest, pause, spent, begun = WRITE_SECONDS if data else TIMEOUT_SECONDS, 0.2, 0.0, time.monotonic()
+        while True:
+            left = seconds - (time.monotonic() - begun)
+            patience, tried, advised = OUTAGE_SECONDS if self._answered else FIRST_SECONDS, time.monotonic(), 0.0
+            problem: EkibenError
             try:
-                answer = self._once(method, path, params, data, content, min(left, TIMEOUT_SECONDS))
-            except NoAnswerError:
-                if attempt + 1 == TRIES or time.monotonic() >= until or not repeatable:
-                    raise
-                self._sleep(0.2 * 2**attempt)
-                continue
-            if answer.is_success:
-                return answer
-            # Flow control answers 429 before anything is done.
-            again = answer.status_code == 429 or (repeatable and answer.status_code >= 500)
-            if attempt + 1 == TRIES or time.monotonic() >= until or not again:
-                raise self._error(answer)
-            self._sleep(_retry_after(answer) or 0.2 * 2**attempt)
-        raise AssertionError("the last try returns or raises")
+                answer = self._once(method, path, params, data, content, min(max(0.05, left), longest))
+            except AwayError as error:
+                problem, again = error, self._answered
+            except NoAnswerError as error:
+                problem, again = error, repeatable
+            else:
+                self._answered |= answer.status_code < 500 and answer.status_code != 429
+                if answer.is_success:
+                    return answer
+                problem, advised = self._error(answer), _retry_after(answer)
+                # Flow control answers 429 before anything is done.
+                again = answer.status_code == 429 or (repeatable and isinstance(problem, NoAnswerError))
+                patience = min(patience, ERROR_SECONDS) if answer.status_code == 500 else patience
+            wait, pause = advised or pause, min(2 * pause, 5.0)
+            spent += time.monotonic() - tried + wait
+            if not again or spent > patience or time.monotonic() - begun >= seconds:
+                raise problem
+            self._sleep(wait)
 
     def _once(
         self,
@@ -224,15 +228,15 @@ class Api:
             return self._client.request(
                 method, path, params=params, content=data, headers=headers, timeout=httpx2.Timeout(seconds)
             )
-        except httpx2.ConnectError as error:
-            if _is_tls(error):
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            if _is_tls(error) and not self._answered:
                 raise UnavailableError(
                     f"no TLS with {self.server}: {error}",
                     wanted="a server whose certificate the kubeconfig's authority has signed",
                     next_step="correct `server` or `certificate-authority-data` of this cluster in the kubeconfig",
                 ) from None
-            raise UnavailableError(
-                f"{self.server} cannot be reached: {error}",
+            raise AwayError(
+                f"{self.server} cannot be reached: {str(error) or type(error).__name__}",
                 wanted="the cluster's API server",
                 next_step="is it the right context? `kubectl config get-contexts`; and is it up?",
             ) from None
@@ -279,11 +283,18 @@ class Api:
                     wanted="the environment's namespace",
                     next_step="create it, or correct `namespace` (or `context`) in pyproject.toml",
                 )
+            case 404 if not status and answer.request.url.path.startswith("/apis/"):
+                group = answer.request.url.path.split("/")[2]
+                return AbsentError(
+                    f"{self.server} knows nothing of {group}: {said}",
+                    wanted=f"a cluster with the custom resource definitions of {group}",
+                    next_step="install what brings them, or correct the environment's table in pyproject.toml",
+                )
             case 404:
                 return AbsentError(said, next_step="is it the right context and namespace? `ekiben render` shows all")
             case 409:
                 return ConflictError(said, next_step="run the command again")
-            case 422 if not details.get("causes"):  # a `test` of the patch failed; the API server does not say which
+            case 422 if said == _TEST_FAILED and not details.get("causes"):  # the API server does not say which test
                 return ConflictError(
                     f"{answer.request.url.path.rpartition('/')[2]} has been changed by somebody else meanwhile",
                     wanted="what was planned for",
@@ -291,9 +302,32 @@ class Api:
                 )
             case 400 | 415 | 422:
                 return UsageError(f"the API server refuses it: {said}", next_step="correct the environment's settings")
+            case 500 if _NO_OBJECT.match(said):  # that is how an apply is told of a field that there is not
+                return UsageError(f"the API server refuses it: {said}", next_step="correct the field that it names")
+            case 500 if "failed calling webhook" in said:
+                next_step = "have an administrator look at this webhook of the cluster: it does not answer"
+                return NoAnswerError(f"{self.server} answers 500: {said}", next_step=next_step)
             case 429:
                 return UnavailableError(f"{self.server} is overloaded: {said}", next_step="try again later")
         return NoAnswerError(f"{self.server} answers {code}: {said}", next_step="try again later")
+
+
+def _client(config: SingleConfig, transport: httpx2.BaseTransport | None) -> httpx2.Client:
+    """As lightkube makes it, with what it does not know of kubeconfigs."""
+    more = config.more if isinstance(config, Access) else {}
+    params = ConnectionParams(httpx2.Timeout(TIMEOUT_SECONDS), transport=transport, proxy=more.get("proxy-url") or None)
+    made = params.httpx_params(config)
+    # From 3.13 on Python refuses authorities without key identifiers, as many clusters have them; kubectl never did.
+    made["verify"].verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if more.get("exec"):
+        plugin = made["auth"] = Plugin(more)
+        plugin.certify(made["verify"])
+    as_whom = [("Impersonate-User", more["as"])] if more.get("as") else []
+    as_whom += [("Impersonate-Group", group) for group in more.get("as-groups") or ()]
+    client = httpx2.Client(**made, headers=as_whom)
+    if name := more.get("tls-server-name"):
+        client.event_hooks = {"request": [lambda request: request.extensions.update(sni_hostname=name)]}
+    return client
 
 
 def _status(answer: httpx2.Response) -> Json:

@@ -11,7 +11,7 @@ from ekiben.errors import ConflictError, UnavailableError
 from ekiben.platforms.kubernetes.colour import ATTEMPTS, SCALERS, Colours, fit
 from ekiben.platforms.kubernetes.hold import Hold
 from ekiben.platforms.kubernetes.route import Route
-from ekiben.platforms.kubernetes.state import CANARY, ENDED, at_version, canary_note, claim_key, sizes
+from ekiben.platforms.kubernetes.state import CANARY, ENDED, View, at_version, canary_note, claim_key, sizes
 from ekiben.platforms.kubernetes.traffic import VERIFY_SECONDS, Traffic
 from ekiben.platforms.manifests import workload
 from ekiben.platforms.manifests.names import EPOCH
@@ -33,8 +33,9 @@ class CanaryColours(Colours):
         super().__init__(hold)
         self.percent = 0
 
-    def size(self) -> int:
-        view, full = self._hold.known, super().size()
+    def size(self, view: View | None = None) -> int:
+        view = view or self._hold.known
+        full = super().size(view)
         selector = view.state.selector
         if not self.percent or selector is None:
             return full

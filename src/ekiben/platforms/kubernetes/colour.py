@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 from ekiben.errors import ConflictError, NotFoundError, UnavailableError, UsageError
@@ -12,6 +14,7 @@ from ekiben.platforms.kubernetes.rollout import Wait, progress, waits
 from ekiben.platforms.kubernetes.state import (
     FENCE,
     Sizes,
+    View,
     annotations,
     fenced,
     new_stamp,
@@ -20,11 +23,12 @@ from ekiben.platforms.kubernetes.state import (
     stamping,
 )
 from ekiben.platforms.manifests import groups, workload
-from ekiben.platforms.manifests.names import PAUSED, Delivery, Manifest, bento_of
-from ekiben.types import SLOTS, BentoRef, Slot
+from ekiben.platforms.manifests.names import CONTAINER, PAUSED, Delivery, Manifest, bento_of
+from ekiben.types import SLOTS, BentoRef, Slot, other
 
 ATTEMPTS = 6  # to apply while others write statuses
 HOPELESS_SECONDS = 30.0  # how long what time does not mend is watched all the same: registries have bad moments
+QUIET_SECONDS = 20.0  # how long a pod may be starting before its events are asked why
 LATE_SECONDS = 660.0  # beyond the environment's start_seconds: finding a node, pulling an image
 WATCH_SECONDS = 10
 SCALERS = {"HorizontalPodAutoscaler": "minReplicas", "ScaledObject": "minReplicaCount"}
@@ -42,9 +46,9 @@ class Colours:
         template = workload.deployment(self._hold.target, slot, delivery)["spec"]["template"]
         return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:32]
 
-    def size(self) -> int:
-        """How many pods the idle colour gets: as many as the live one has now."""
-        view, least = self._hold.known, self._hold.target.settings.replicas.min
+    def size(self, view: View | None = None) -> int:
+        """How many pods the idle colour gets: as many as the live one has now, and not below the least."""
+        view, least = view or self._hold.known, self._hold.target.settings.replicas.min
         selector = view.state.selector
         return max(least, sizes(view.deployments[selector]).wanted) if selector else least
 
@@ -96,7 +100,7 @@ class Colours:
             return None
         found = self._hold.api.find(self._hold.path_of(scaler))
         if found:
-            scaler["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+            scaler["metadata"] |= {key: found["metadata"][key] for key in ("uid", "resourceVersion")}
         return scaler if found else None
 
     def pause(self, scaler: Manifest) -> bool:
@@ -110,15 +114,21 @@ class Colours:
         return True
 
     def let_go(self) -> None:
-        """The live colour's autoscaler gets its own limits again, unless somebody who is at work holds its size."""
+        """The autoscalers get their own limits again, but for one whose size somebody else holds who is at work."""
         slot, view = self._hold.known.state.selector, self._hold.known
-        scaler = workload.autoscaler(self._hold.target, slot) if slot else None
+        working = {c.by for each in SLOTS if (c := view.claim(each)) and c.until > self._hold.now()}
+        theirs = {by for by in working if not by.endswith(self._hold.holder)}
+        if slot:
+            self._let_live_go(slot, theirs)
+            self._let_idle_go(other(slot), theirs)
+
+    def _let_live_go(self, slot: Slot, theirs: set[str]) -> None:
+        scaler = workload.autoscaler(self._hold.target, slot)
         if scaler is None:
             return
         where = self._hold.path_of(scaler)
         by = annotations(self._hold.api.find(where)).get(FLOOR)
-        working = {c.by for each in SLOTS if (c := view.claim(each)) and c.until > self._hold.now()}
-        if by is None or (by in working and not by.endswith(self._hold.holder)):
+        if by is None or by in theirs:
             return
         field = SCALERS[scaler["kind"]]
         try:
@@ -127,6 +137,20 @@ class Colours:
             return  # the next one who holds its size has begun
         except NoAnswerError as error:
             self._hold.say(f"{slot}: its autoscaler may still hold it at its size: {error.seen}")
+
+    def _let_idle_go(self, slot: Slot, theirs: set[str]) -> None:
+        """So that whoever applies what `ekiben render` prints contradicts nobody. Late, it changes nothing: the version
+        is an older one by then. KEDA's is paused."""
+        scaler = workload.autoscaler(self._hold.target, slot)
+        if scaler is None or scaler["kind"] == "ScaledObject":
+            return
+        found = self._hold.api.find(self._hold.path_of(scaler))
+        by = annotations(found).get(FLOOR)
+        if found is None or by is None or by in theirs:
+            return
+        scaler["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+        with suppress(ConflictError, NoAnswerError):  # it sizes nothing now; the next deploy tries again
+            self._hold.api.apply(self._hold.path_of(scaler), scaler)
 
     def _create(self, slot: Slot, deployment: Manifest, stamp: str, claim: str) -> None:
         """An apply that carries the stamp and does not insist: once somebody has stamped a Deployment, it is refused.
@@ -147,7 +171,8 @@ class Colours:
                 raise ConflictError(
                     f"{slot} of {self._hold.service} was taken over", wanted=stamp, next_step="run it again"
                 )
-            deployment["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"]
+            # The version alone would let the apply create one anew that was deleted meanwhile.
+            deployment["metadata"] |= {key: known["metadata"][key] for key in ("uid", "resourceVersion")}
             try:
                 self._hold.view = self._hold.known.with_deployment(slot, self._hold.api.apply(where, deployment))
                 return
@@ -173,6 +198,8 @@ class Colours:
                     f"{slot} of {self._hold.service} was taken over meanwhile", next_step="run it again"
                 )
             wait = waits(deployment, self._hold.pods(slot))
+            if wait.quiet and self._hold.now() - begun >= timedelta(seconds=QUIET_SECONDS):
+                wait = self._explained(wait)
             line = f"{slot}: {progress(deployment)}; {wait.reason}"
             if line != told:
                 self._hold.say(line)
@@ -199,20 +226,18 @@ class Colours:
         now = sizes(deployment)
         return now.available >= size if live else fit(now, size)
 
-    def _taken(self, slot: Slot) -> ConflictError:
-        seen = f"{slot} of {self._hold.service} was taken over by somebody else meanwhile"
-        return ConflictError(seen, wanted="its fence as it was set", next_step="run the command again")
+    def _explained(self, wait: Wait) -> Wait:
+        try:
+            why = self._hold.trouble(wait.quiet)
+        except (UsageError, NotFoundError, UnavailableError):  # it is no more than a help
+            return wait
+        return replace(wait, reason=f"{wait.reason}: {why}") if why else wait
 
     def _not_ready(self, slot: Slot, wait: Wait) -> UnavailableError:
         seen = f"{slot} of {self._hold.service} does not become ready: {wait.reason}"
-        if wait.crashed:
-            pod, container = wait.crashed
-            params = {"container": container, "previous": "true", "tailLines": "10"}
-            try:
-                log = self._hold.api.text(self._hold.path("v1", "pods", pod, "log"), params).strip()
-            except (UsageError, NotFoundError, UnavailableError) as error:
-                log = f"(no log: {error.seen})"
-            seen += "\n" + "\n".join(f"    {line}" for line in log.splitlines())
+        if wait.crashed or wait.quiet:
+            pod, container = wait.crashed or (wait.quiet, CONTAINER)
+            seen += "\n" + "\n".join(f"    {line}" for line in self._log(pod, container, bool(wait.crashed)))
         live = self._hold.known.state.active
         next_step = wait.mend
         if "serviceaccount" in wait.reason.lower():
@@ -224,6 +249,15 @@ class Colours:
             else "all its pods ready",
             next_step=next_step,
         )
+
+    def _log(self, pod: str, container: str, previous: bool) -> list[str]:
+        """The last lines; of the container before, where it crashed."""
+        params = {"container": container, "tailLines": "10", "limitBytes": "20000"}
+        params |= {"previous": "true"} if previous else {}
+        try:
+            return self._hold.api.text(self._hold.path("v1", "pods", pod, "log"), params).strip().splitlines()
+        except (UsageError, NotFoundError, UnavailableError) as error:
+            return [f"(no log: {error.seen})"]
 
 
 def fit(size: Sizes, wanted: int) -> bool:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ekiben.errors import EkibenError, NotFoundError
+from ekiben.errors import EkibenError, NotFoundError, UnavailableError
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.platforms.manifests.names import Delivery
 from ekiben.types import BentoRef, Check, Outcome, Release, Slot, Verdict
@@ -69,8 +69,27 @@ def deliver(
             seen_then = f"{error.seen}: it stays live"
             kept = Check(name="rollback", outcome=Outcome.ERROR, seen=seen_then, wanted=error.wanted)
             verdict = Verdict.of([*verdict.checks, kept], verdict.subject)
+        except UnavailableError as error:
+            active = place.last_seen().active
+            if active is None or active.bento != release.bento:
+                raise
+            raise UnavailableError(
+                f"{release.bento} is live though its watch refused it ({verdict}); it was not taken back: {error.seen}",
+                wanted="what was live before it",
+                next_step=f"once it answers: ekiben rollback {release.service} --env {place.target.environment}",
+            ) from None
     place.retire()
-    return verdict
+    return _live(place, release.bento, verdict)
+
+
+def _live(place: KubernetesPlatform, bento: BentoRef, verdict: Verdict) -> Verdict:
+    """What somebody took back while it was watched has not passed, however good it was."""
+    active = place.last_seen().active
+    if not verdict.passed or (active and active.bento == bento):
+        return verdict
+    seen = f"{active.bento if active else 'nothing'} is live by now"
+    taken = Check(name="live", outcome=Outcome.ERROR, seen=seen, wanted=str(bento))
+    return Verdict.of([*verdict.checks, taken], verdict.subject)
 
 
 def _tried(place: KubernetesPlatform, release: Release, trial: Trial) -> Verdict:

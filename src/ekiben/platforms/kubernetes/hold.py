@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from ekiben.errors import NotFoundError
-from ekiben.platforms.kubernetes.api import Api, path
-from ekiben.platforms.kubernetes.state import Claimed, View, claim_key, fenced, new_stamp, ours, stamping
+from ekiben.platforms.kubernetes.api import Api, NoAnswerError, path
+from ekiben.platforms.kubernetes.state import Claimed, View, claim_key, fenced, new_stamp, not_foreign, ours, stamping
 from ekiben.platforms.manifests.names import Manifest, Target
 from ekiben.types import SLOTS, Slot
 
@@ -59,6 +59,9 @@ class Hold:
         """Reads the Deployments, then the Service: a fence is read before a claim that relies on it."""
         found = {slot: self.api.find(self.path("apps/v1", "deployments", self.target.of(slot))) for slot in SLOTS}
         service = ours(self.target, self.api.find(self.path("v1", "services", self.target.name)))
+        for deployment in found.values():
+            if deployment:
+                not_foreign(self.target, deployment)
         view = self.view = View(self.target, service, found)
         self.stamps = {
             slot: stamp
@@ -80,7 +83,10 @@ class Hold:
         due = self.now() + timedelta(seconds=CLAIM_SECONDS / 2)
         late = {claim_key(slot): str(self.token(claim.by)) for slot, claim in mine.items() if claim.until < due}
         if late:
-            self.change_service(late)
+            try:
+                self.change_service(late)
+            except NoAnswerError:
+                self.look()  # whether it was carried out or not; if not, the next time will do
 
     def claim(self, who: str) -> str:
         """The claim of this command's holder: the one it has, else a new one by `who`."""
@@ -120,6 +126,16 @@ class Hold:
         labels = ",".join(f"{key}={value}" for key, value in self.target.selector(slot).items())
         found: list[Manifest] = self.api.get(self.path("v1", "pods"), {"labelSelector": labels})["items"]
         return found
+
+    def trouble(self, pod: str) -> str:
+        """The last warning that was noted of a pod; '' if there is none. Events tell of volumes and networks that do
+        not come about, and of probes, which no status does."""
+        params = {"fieldSelector": f"involvedObject.name={pod},type=Warning"}
+        found: list[Manifest] = self.api.get(self.path("v1", "events"), params)["items"]
+        last = max(
+            found, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime") or ""), default=Manifest()
+        )
+        return ": ".join(filter(None, (last.get("reason"), " ".join(str(last.get("message") or "").split())[:500])))
 
     def path(self, api_version: str, plural: str, name: str = "", sub: str = "") -> str:
         return path(api_version, plural, self.target.settings.namespace, name, sub)

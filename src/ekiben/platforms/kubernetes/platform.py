@@ -12,7 +12,7 @@ from random import uniform
 
 from ekiben.errors import ConflictError
 from ekiben.platforms.kubernetes.api import Api, NoAnswerError
-from ekiben.platforms.kubernetes.canary import Canaries, CanaryColours, pods
+from ekiben.platforms.kubernetes.canary import Canaries, CanaryColours
 from ekiben.platforms.kubernetes.colour import TEMPLATE, fit
 from ekiben.platforms.kubernetes.common import prepare
 from ekiben.platforms.kubernetes.hold import Hold
@@ -141,7 +141,7 @@ class KubernetesPlatform:
                 wanted=str(release.bento),
                 next_step="stage it again",
             )
-        self.traffic.ends()  # who may not read the endpoints learns it before the switch
+        self.traffic.readable()
         self._reach(wanted)
         self.traffic.verify()
 
@@ -181,7 +181,7 @@ class KubernetesPlatform:
         Returns the canary's token. ConflictError as in `switch`."""
         self.share(percent)
         token, name = secrets.token_hex(8), self.target.settings.http_route
-        self.traffic.ends()  # who may not read the endpoints learns it before
+        self.traffic.readable()
         fence = Route(self.hold, name).fence() if name else None
         self._reach(Widened(release, percent, self.hold.claim(release.run or release.by), token))
         if name:
@@ -229,13 +229,12 @@ class KubernetesPlatform:
         """`at_size`: an idle colour that is smaller than the live one is not ready."""
         state, now = view.state, self.hold.now()
         size = {slot: sizes(view.deployments[slot]) for slot in SLOTS}
-        live = size[state.selector].wanted if state.selector else 0
-        ready = set()
+        wanted, ready = self._colours.size(view), set()
         for slot in SLOTS:
             if slot == state.selector:
                 good = size[slot].available > 0
             else:
-                good = fit(size[slot], pods(self._colours.percent, max(1, live))) if at_size else size[slot].serves
+                good = fit(size[slot], wanted) if at_size else size[slot].serves
             if good:
                 ready.add(slot)
         stale = {slot for slot in SLOTS if slot != state.selector and self._outdated_slot(view, slot)}
@@ -297,6 +296,7 @@ class KubernetesPlatform:
                     self.hold.change_service(mine)
             case Stage(slot, bento):
                 self.hold.known.state.staging(slot, claim, action.epoch)
+                self.traffic.preview(slot)  # early, so that its endpoints follow while pods start
                 self._colours.put(slot, self.delivery(bento), claim)
             case Start(slot, bento) if slot == self.hold.known.state.selector:
                 self._colours.revive(slot)

@@ -9,26 +9,27 @@ from itertools import cycle
 
 from ekiben.loadtest.golden import Golden
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
+from ekiben.platforms.kubernetes.traffic import NOBODY
 from ekiben.types import Slot
 
 MOST_PER_SECOND = 10.0
 
 
 class Probes:
-    """`sent` is how many were answered by the service; `wrong` what was wrong with an answer, '' if nothing."""
+    """The preview Service is aimed at the colour from the start. `sent` is how many were answered by the service;
+    `wrong` what was wrong with an answer, '' if nothing."""
 
     def __init__(self, place: KubernetesPlatform, slot: Slot, golden: Golden) -> None:
         self._place, self._slot, self._golden = place, slot, golden
         self._next = cycle(golden.examples)
-        self._aimed = False
+        place.traffic.preview(slot)  # its endpoints have time to follow
         self.sent, self.wrong = 0, ""
 
     def send(self, missing: float, left_s: float, poll_s: float) -> None:
         """A fair part of what is missing, so that it is complete in `left_s`; takes at most `poll_s`."""
         hold, traffic = self._place.hold, self._place.traffic
-        if not self._aimed:
-            traffic.preview(self._slot)
-            self._aimed = True
+        if traffic.astray(self._slot):
+            return  # now the other colour might answer
         # The last look sees only what was answered before it.
         due = min(math.ceil(missing / max(1.0, left_s // poll_s)), int(MOST_PER_SECOND * poll_s))
         began = hold.now()
@@ -37,7 +38,7 @@ class Probes:
                 return
             route = self._golden.route_of(example)
             status, answer = traffic.ask_preview(route, example.body)
-            if status in (0, 502, 503):  # nobody was reached, or the pod says so and counts it itself
+            if status in NOBODY:  # where a pod says so, it counts it itself
                 return
             self.sent += 1
             if status == 200:

@@ -195,12 +195,15 @@ def releases(made: tuple[Release, ...]) -> str:
 
 
 def ours(target: Target, service: Manifest | None) -> Manifest | None:
-    """The active Service, if deploys can keep their state in it. UsageError else."""
+    """The active Service, if deploys can keep their state in it; None also where it was applied, as `ekiben render`
+    prints it, and nothing was ever live. UsageError else."""
     if service is None:
         return None
     not_foreign(target, service)
+    if EPOCH not in annotations(service) and not service["spec"].get("selector"):
+        return None
     if EPOCH not in annotations(service) or not service["spec"].get("selector"):
-        raise _unusable(target, f"the Service {target.name} was applied, not created: it has no selector or no epoch")
+        raise _unusable(target, f"the Service {target.name} has no selector or no epoch")
     if service["spec"]["selector"].get(SLOT) not in SLOTS and not View(target, service, dict.fromkeys(SLOTS)).canary:
         raise UsageError(
             f"the selector of the Service {target.name} names no colour, and no canary is noted",
@@ -210,11 +213,12 @@ def ours(target: Target, service: Manifest | None) -> Manifest | None:
     return service
 
 
-def not_foreign(target: Target, service: Manifest) -> None:
-    """UsageError for a Service that somebody else has under a name of ours."""
-    labels, name = service["metadata"].get("labels") or {}, service["metadata"]["name"]
+def not_foreign(target: Target, thing: Manifest) -> None:
+    """UsageError for a Service or Deployment that somebody else has under a name of ours."""
+    labels, kind, name = thing["metadata"].get("labels") or {}, thing["kind"], thing["metadata"]["name"]
     if labels.get("app.kubernetes.io/managed-by") != "ekiben" or labels.get(SERVICE) != target.name:
-        raise _unusable(target, f"the Service {name} in {target.settings.namespace} is not ekiben's: it was left alone")
+        seen = f"the {kind} {name} in {target.settings.namespace} is not ekiben's: it was left alone"
+        raise _unusable(target, seen, kind)
 
 
 def only_ours(target: Target, service: Manifest) -> None:
@@ -246,11 +250,12 @@ def only_ours(target: Target, service: Manifest) -> None:
         )
 
 
-def _unusable(target: Target, seen: str) -> UsageError:
+def _unusable(target: Target, seen: str, kind: str = "Service") -> UsageError:
+    made = f" or `ekiben render {target.service} --create`" if kind == "Service" else ""
     return UsageError(
         seen,
-        wanted=f"a Service that `ekiben deploy` or `ekiben render {target.service} --create` made",
-        next_step="name the recipe otherwise, use another namespace, or delete that Service if nobody needs it",
+        wanted=f"a {kind} that `ekiben deploy`{made} made",
+        next_step=f"name the recipe otherwise, use another namespace, or delete that {kind} if nobody needs it",
     )
 
 
@@ -315,6 +320,15 @@ def at_version(version: str, *changes: tuple[str, Any]) -> list[Manifest]:
     """The patch that sets those fields of an object if nobody has written it since that version."""
     changed = [{"op": "add", "path": path, "value": value} for path, value in changes]
     return [_test("/metadata/resourceVersion", version), *changed]
+
+
+def beginning(service: Manifest, selector: Mapping[str, str]) -> list[Manifest]:
+    """The patch that gives a Service which was applied its first selector and epoch, if it has neither."""
+    patch = [_test("/spec/selector", None), {"op": "add", "path": "/spec/selector", "value": dict(selector)}]
+    if annotations(service):
+        return [*patch, _test(_note(EPOCH), None), {"op": "add", "path": _note(EPOCH), "value": "0"}]
+    where = "/metadata/annotations"  # a test of what is in no map fails
+    return [*patch, _test(where, None), {"op": "add", "path": where, "value": {EPOCH: "0"}}]
 
 
 def releasing(key: str, value: str, path: str, to: int) -> list[Manifest]:

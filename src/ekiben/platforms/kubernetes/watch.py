@@ -17,6 +17,8 @@ from ekiben.rollout.verdict import Window, enough, judge
 from ekiben.types import Outcome, Slot, Verdict, other
 
 POLL_SECONDS = 5.0
+LEAST_LOOKS = 4
+"""Of a watch that is short: half of it must be left when it is known that too few requests come."""
 LEAST_SECONDS = 10.0
 """What a look back must span to tell how many requests are in progress usually."""
 
@@ -39,9 +41,10 @@ def watch(
     before = _before(place, other(slot), since, say)
     probes = Probes(place, slot, golden) if golden else None
     tally, start, told = Tally(look(place, slot)), hold.now(), ""
+    poll = min(POLL_SECONDS, settings.seconds / LEAST_LOOKS)
     until, due = start + timedelta(seconds=settings.seconds), start
     while True:
-        due = min(max(due, hold.now() - timedelta(seconds=POLL_SECONDS)) + timedelta(seconds=POLL_SECONDS), until)
+        due = min(max(due, hold.now() - timedelta(seconds=poll)) + timedelta(seconds=poll), until)
         hold.sleep(max(0.0, (due - hold.now()).total_seconds()))
         hold.renew()
         tally.add(look(place, slot))
@@ -55,7 +58,7 @@ def watch(
             return verdict
         missing = settings.min_requests - window.counted.requests
         if probes and missing > 0 and left <= settings.seconds / 2:
-            probes.send(missing, left, POLL_SECONDS)
+            probes.send(missing, left, poll)
 
 
 def _before(place: KubernetesPlatform, old: Slot, since: Look | None, say: Callable[[str], None]) -> Window | None:

@@ -22,6 +22,7 @@ PRE_STOP_SECONDS = 5
 """How long a pod that is to end goes on as ever, until nobody sends to it any more. Measured: 2 s are enough."""
 SPARE_SECONDS = 10  # for the service's own drain and the end of its process
 BUNDLE = "/bundle"
+FETCH_MEMORY = "512Mi"
 
 _CONFINED = {
     "allowPrivilegeEscalation": False,
@@ -83,13 +84,14 @@ def _server(settings: Environment, delivery: Delivery) -> Manifest:
     bundle = isinstance(delivery, BentoRef)
     resources, ready = settings.resources, {"httpGet": {"path": "/readyz", "port": PORT_NAME}}
     requests: Manifest = {"cpu": resources.cpu, "memory": resources.memory}
-    limits: Manifest = {"memory": resources.memory} | ({"cpu": resources.cpu_limit} if resources.cpu_limit else {})
+    limits = _limits(settings, resources.memory)
     if resources.gpu:
         requests[resources.gpu_resource] = limits[resources.gpu_resource] = str(resources.gpu)
     serve = ["python", "-m", "bentoml", "serve", f"{BUNDLE}/bento", "--host", "0.0.0.0", "--port", str(PORT)]
     return {
         "name": CONTAINER,
         "image": _runtime(settings, delivery),
+        **_pulled(settings),
         **({"command": serve} if bundle else {}),
         "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
         "env": _env({**_ENV, **settings.env}),
@@ -108,9 +110,15 @@ def _server(settings: Environment, delivery: Delivery) -> Manifest:
     }
 
 
+def _limits(settings: Environment, memory: str) -> Manifest:
+    """Each container has a CPU limit, or none: a quota of limits.cpu wants one of each."""
+    limit = settings.resources.cpu_limit
+    return {"memory": memory} | ({"cpu": limit} if limit else {})
+
+
 def _runtime(settings: Environment, delivery: Delivery) -> str:
     if isinstance(delivery, ImageRef):
-        return str(delivery)
+        return f"{delivery.repository}:{delivery.bento.version}" if settings.image_by == "tag" else str(delivery)
     if not settings.runtime_image:
         raise UsageError(
             f"{delivery} comes as a bundle, but the environment has no runtime image to serve it",
@@ -120,17 +128,27 @@ def _runtime(settings: Environment, delivery: Delivery) -> str:
     return settings.runtime_image
 
 
+def _pulled(settings: Environment) -> Manifest:
+    return {"imagePullPolicy": settings.image_pull_policy} if settings.image_pull_policy else {}
+
+
 def _fetcher(settings: Environment, bento: BentoRef) -> Manifest:
     """Brings the published Bento, and ends with an error unless its content digest is the one that is named here."""
-    model = bento.model
+    model, resources = bento.model, settings.resources
     exact = f"{model.entity}/{model.project}/{bento.tag}@{bento.digest}"
     key = {"name": "WANDB_API_KEY", "valueFrom": {"secretKeyRef": {"name": settings.wandb_secret, "key": "api-key"}}}
+    # What it brings is there twice for a while, in a volume that has no limit: beyond `scratch` the pod is evicted.
+    env = _env({"HOME": "/tmp", "TMPDIR": BUNDLE, "WANDB_BASE_URL": settings.wandb_base_url})
     return {
         "name": "fetch",
         "image": settings.fetch_image or settings.runtime_image,
+        **_pulled(settings),
         "command": ["ekiben", "pull", "--bento", exact, "--into", f"{BUNDLE}/bento"],
-        "env": [*_env({"HOME": "/tmp", "WANDB_BASE_URL": settings.wandb_base_url}), key],
-        "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},
+        "env": [*env, key],
+        "resources": {
+            "requests": {"cpu": resources.cpu, "memory": FETCH_MEMORY},
+            "limits": _limits(settings, FETCH_MEMORY),
+        },
         "securityContext": _CONFINED,
         "volumeMounts": _mounts({"name": "bundle", "mountPath": BUNDLE}),
     }

@@ -7,7 +7,7 @@ once wrote: so Services are *created* with a selector, once, and every apply lea
 from urllib.parse import urlsplit
 
 from ekiben.platforms.manifests import promql
-from ekiben.platforms.manifests.names import EPOCH, PORT_NAME, SERVICE, SERVICE_PORT, SLOT, Manifest, Target
+from ekiben.platforms.manifests.names import EPOCH, PORT, PORT_NAME, SERVICE, SERVICE_PORT, SLOT, Manifest, Target
 from ekiben.types import Slot, other
 
 _SCRAPE = {"ekiben.dev/scrape": "true"}
@@ -51,6 +51,10 @@ def network_policy(target: Target) -> Manifest:
         port = address.port or (443 if address.scheme == "https" else 80)
         # W&B's cloud gives files out from storage of its own, by HTTPS.
         egress.append({"ports": [{"port": number, "protocol": "TCP"} for number in sorted({443, port})]})
+        if space := _space_of(address.hostname or "", target.settings.namespace):
+            # Policies see the ports of pods, which a Service's need not be.
+            own = {"matchLabels": {"kubernetes.io/metadata.name": space}}
+            egress.append({"to": [{"namespaceSelector": own}]})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -58,10 +62,18 @@ def network_policy(target: Target) -> Manifest:
         "spec": {
             "podSelector": {"matchLabels": target.selector()},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": sources, "ports": [{"port": PORT_NAME, "protocol": "TCP"}]}],
+            "ingress": [{"from": sources, "ports": [{"port": PORT, "protocol": "TCP"}]}],
             "egress": [{}] if network.egress else egress,
         },
     }
+
+
+def _space_of(host: str, own: str) -> str:
+    """The namespace of a Service's name in the cluster; '' for any other host."""
+    name, *rest = host.split(".")
+    if not rest:
+        return own if name != "localhost" else ""
+    return rest[0] if rest[1:2] == ["svc"] else ""
 
 
 def monitoring(target: Target) -> list[Manifest]:

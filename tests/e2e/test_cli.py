@@ -118,7 +118,8 @@ def test_a_workflow_that_is_not_there_is_answered_with_those_that_are(project: P
         code, out, err = project.ekiben("workflow", "export", name)
         assert (code, out) == (3, "")
         assert f"no workflow '{name}'" in err
-        assert "wanted: one of promote, release, release_on_cluster, retrain, rollback_on_cluster\n" in err
+        names = "loadtest, promote, release, release_on_cluster, retrain, rollback_on_cluster, runtime_on_cluster"
+        assert f"wanted: one of {names}\n" in err
 
 
 @pytest.mark.parametrize("step", ["train", "load-test"])

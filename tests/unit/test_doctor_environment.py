@@ -291,8 +291,9 @@ def _edited(world: World) -> None:
 
 
 def _uninstalled(world: World) -> None:
-    for document in (each for documents in world.documents.values() for each in documents):
-        world.ask("DELETE", f"{TEMPLATES}/{document['metadata']['name']}")
+    for documents in world.documents.values():
+        for document in documents:
+            world.ask("DELETE", f"{TEMPLATES}/{document['metadata']['name']}")
 
 
 def _another_account(world: World) -> None:

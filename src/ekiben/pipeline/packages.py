@@ -3,15 +3,18 @@
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ekiben.config import Project
 from ekiben.errors import NotFoundError, UsageError
-from ekiben.packaging import bento, bundle, image, models, requirements
+from ekiben.packaging import bento, bundle, models, requirements
 from ekiben.packaging.store import Stored
 from ekiben.pipeline import sources
 from ekiben.recipe import Recipe
 from ekiben.types import BentoRef, ModelVersion
+
+if TYPE_CHECKING:
+    from ekiben.packaging import image
 
 _MODEL = re.compile(
     r"^(?:(?P<entity>[^/:@]+)/(?P<project>[^/:@]+)/)?(?P<name>[^/:@]+)(?::(?P<alias>[^/:@]+))?(?:@(?P<digest>[0-9a-f]{32}))?$"
@@ -79,12 +82,16 @@ def lock(project: Project, name: str) -> str:
     return str(requirements.lock(bento.bentofile(project.root, name), project.root).relative_to(project.root))
 
 
-def plan_runtime(project: Project, name: str, place: image.Place, engine: str) -> image.Plan:
+def plan_runtime(project: Project, name: str, place: "image.Place", engine: str) -> "image.Plan":
+    from ekiben.packaging import image
+
     return image.plan_runtime(name, _packages(project, name), place, engine)
 
 
-def build_runtime(project: Project, name: str, place: image.Place, engine: str, sbom: Path) -> image.Runtime:
+def build_runtime(project: Project, name: str, place: "image.Place", engine: str, sbom: Path) -> "image.Runtime":
     """Make the runtime image of the Bento `name`, by the lock of the project."""
+    from ekiben.packaging import image
+
     return image.build_runtime(name, _packages(project, name), place, engine, sbom)
 
 

@@ -104,7 +104,7 @@ def test_the_way_back_is_shown_before_it_is_gone(root: Path, cluster: Cluster) -
         assert planned[-2].startswith("start blue again with the digits:b1"), planned
         assert planned[-1] == f"{verb} blue (digits:b1), if the epoch is still 2"
     assert json.loads(ekiben(root, "status", *STAGING, "--json")[0])["selector"] == "green"
-    assert ekiben(root, "rollback", *STAGING)[0] == "digits:b1 is live again, in blue\n"
+    assert ekiben(root, "rollback", *STAGING, "--no-alias")[0] == "digits:b1 is live again, in blue\n"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from ekiben.pipeline.argo import approval, follow
 from ekiben.pipeline.argo.client import Client
 from ekiben.pipeline.argo.cluster import Cluster
 from ekiben.pipeline.argo.install import Place
-from ekiben.platforms.kubernetes.api import Api, configured
+from ekiben.platforms.kubernetes.api import Api
+from ekiben.platforms.kubernetes.kubeconfig import configured
 from tests.fakes.argo import controller as fake
 from tests.fakes.argo.controller import Controller
 from tests.fakes.kubernetes.http import served, write_kubeconfig

@@ -31,7 +31,8 @@ from ekiben.doctor import controller as argo_controller
 from ekiben.doctor.finding import Finding
 from ekiben.environments import Environment
 from ekiben.errors import UsageError
-from ekiben.platforms.kubernetes.api import Api, configured
+from ekiben.platforms.kubernetes.api import Api
+from ekiben.platforms.kubernetes.kubeconfig import configured
 from ekiben.platforms.manifests import groups
 from ekiben.platforms.manifests.names import Target
 from tests import crd_checks

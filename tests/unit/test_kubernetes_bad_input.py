@@ -417,7 +417,8 @@ def test_a_pod_that_hangs_holds_up_no_look(world: World) -> None:
     world.cluster.fail(f"get pods/proxy .*{names[1]}", times=100, delay=30)
     from time import monotonic
 
-    from ekiben.platforms.kubernetes.api import Api, configured
+    from ekiben.platforms.kubernetes.api import Api
+    from ekiben.platforms.kubernetes.kubeconfig import configured
     from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 
     place = KubernetesPlatform(Api(configured("fake")), world.target)

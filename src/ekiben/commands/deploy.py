@@ -100,7 +100,8 @@ def deploy(
 def platform(project: "Project", service: str, env: str, run: str = "") -> "KubernetesPlatform":
     """The service in that environment."""
     from ekiben.commands import delivery
-    from ekiben.platforms.kubernetes.api import Api, configured
+    from ekiben.platforms.kubernetes.api import Api
+    from ekiben.platforms.kubernetes.kubeconfig import configured
     from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 
     target = delivery.targets(project, env, [service])[0]

@@ -6,7 +6,8 @@ from typing import Any
 from ekiben.doctor import accounts, addresses, argo, cluster, controller, keys, permissions
 from ekiben.doctor.finding import Check, Finding, refused, run, unknown
 from ekiben.errors import EkibenError
-from ekiben.platforms.kubernetes.api import Api, configured
+from ekiben.platforms.kubernetes.api import Api
+from ekiben.platforms.kubernetes.kubeconfig import configured
 from ekiben.platforms.manifests.names import Target
 
 

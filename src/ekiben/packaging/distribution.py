@@ -82,18 +82,15 @@ class Repository:
 
     def manifest(self, reference: str) -> Manifest:
         """The manifest of that tag or digest. IntegrityError where its bytes have another digest."""
-        answer = self._ask("GET", f"manifests/{reference}", headers={"Accept": _ACCEPTED})
-        content = answer.content[: LARGEST_DOCUMENT + 1]
+        answer = self._ask("GET", f"manifests/{reference}", headers={"Accept": _ACCEPTED}, stream=True)
+        with contextlib.closing(answer):
+            content = _small(answer.iter_bytes())
         wanted = reference if ":" in reference else answer.headers.get("Docker-Content-Digest", "")
         return Manifest(_document(content, f"{self}:{reference}"), checked(content, wanted, f"{self}:{reference}"))
 
     def document(self, digest: str) -> Mapping[str, Any]:
         """A small JSON blob."""
-        content = b""
-        for chunk in self.blob(digest):
-            content += chunk
-            if len(content) > LARGEST_DOCUMENT:
-                break
+        content = _small(self.blob(digest))
         checked(content, digest, f"{self}@{digest}")
         return _document(content, f"{self}@{digest}")
 
@@ -213,6 +210,16 @@ def checked(content: bytes, digest: str, what: str) -> str:
     if digest not in ("", found):
         raise IntegrityError(f"{what} has the digest {found}", wanted=digest)
     return found
+
+
+def _small(chunks: Iterator[bytes]) -> bytes:
+    """What comes, up to a little beyond the largest document: then its digest is another."""
+    content = b""
+    for chunk in chunks:
+        content += chunk
+        if len(content) > LARGEST_DOCUMENT:
+            break
+    return content
 
 
 def _document(content: bytes, what: str) -> Mapping[str, Any]:

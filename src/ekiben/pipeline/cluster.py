@@ -14,8 +14,9 @@ from ekiben.config import Project
 from ekiben.errors import EkibenError, IntegrityError
 from ekiben.loadtest.golden import Golden
 from ekiben.pipeline import packages, placement, sources, stages
-from ekiben.platforms.kubernetes.api import Api, configured
+from ekiben.platforms.kubernetes.api import Api
 from ekiben.platforms.kubernetes.deliver import Trial, deliver
+from ekiben.platforms.kubernetes.kubeconfig import configured
 from ekiben.platforms.kubernetes.look import look_at_live
 from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 from ekiben.platforms.kubernetes.smoke import smoke

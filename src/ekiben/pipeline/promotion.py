@@ -142,7 +142,8 @@ class Promoter:
 def connected(project: Project) -> Promoter:
     """By Kubernetes' API alone, which has the ledger too. UsageError where no trigger is configured."""
     from ekiben.pipeline.argo.cluster import Cluster
-    from ekiben.platforms.kubernetes.api import Api, configured
+    from ekiben.platforms.kubernetes.api import Api
+    from ekiben.platforms.kubernetes.kubeconfig import configured
 
     settings = project.settings.webhook
     if not settings.triggers:

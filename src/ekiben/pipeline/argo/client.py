@@ -67,7 +67,8 @@ def connect(context: str = "", namespace: str = "") -> Client:
 
         return Server.configured(namespace)
     from ekiben.pipeline.argo.cluster import Cluster
-    from ekiben.platforms.kubernetes.api import Api, configured
+    from ekiben.platforms.kubernetes.api import Api
+    from ekiben.platforms.kubernetes.kubeconfig import configured
 
     config = configured(context)
     return Cluster(Api(config), namespace or config.namespace or "default")

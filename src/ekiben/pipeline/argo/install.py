@@ -13,7 +13,8 @@ import yaml
 from ekiben.errors import ConflictError, NotFoundError, UnsupportedError, UsageError
 from ekiben.pipeline.argo.client import instance
 from ekiben.pipeline.argo.documents import API_VERSION
-from ekiben.platforms.kubernetes.api import AbsentError, Api, NoAnswerError, configured, path
+from ekiben.platforms.kubernetes.api import AbsentError, Api, NoAnswerError, path
+from ekiben.platforms.kubernetes.kubeconfig import configured
 
 Json = dict[str, Any]
 TRIES = 3

@@ -20,7 +20,6 @@ from lightkube.core.exceptions import ConfigError
 
 from ekiben.errors import ConflictError, EkibenError, NotFoundError, UnavailableError, UsageError
 from ekiben.platforms.kubernetes.kubeconfig import Access
-from ekiben.platforms.kubernetes.kubeconfig import configured as configured
 from ekiben.platforms.kubernetes.plugin import Plugin
 
 Json = dict[str, Any]

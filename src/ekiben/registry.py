@@ -67,7 +67,7 @@ class Registry:
             artifact = wandb.Artifact(
                 name, type="model", metadata={"metrics": dict(evaluation.metrics), "params": dict(params), **metadata}
             )
-            artifact.add_dir(str(folder), policy="immutable", skip_cache=True)
+            artifact.add_dir(_seen_from_anywhere(folder), policy="immutable", skip_cache=True)
             logged = run.log_artifact(artifact).wait()
         return _version(logged)
 
@@ -112,7 +112,7 @@ class Registry:
             self._pinned(model)
             run.use_artifact(str(model))
             artifact = wandb.Artifact(name, type=BENTO, metadata=dict(metadata))
-            artifact.add_dir(str(folder), policy="immutable", skip_cache=True)
+            artifact.add_dir(_seen_from_anywhere(folder), policy="immutable", skip_cache=True)
             logged = run.log_artifact(artifact, aliases=["latest", alias]).wait()
         return str(logged.source_qualified_name)
 
@@ -187,7 +187,7 @@ class Registry:
                 f"{model.name}-load-report" if model else "load-report", type=LOAD_REPORT, metadata=dict(summary)
             )
             for name in FILES:
-                artifact.add_file(str(folder / name), policy="immutable", skip_cache=True)
+                artifact.add_file(_seen_from_anywhere(folder / name), policy="immutable", skip_cache=True)
             logged = run.log_artifact(artifact).wait()
         if made is not None:
             made.summary.update({**figures, "load_test/run": run.id})
@@ -231,3 +231,8 @@ def _download(artifact: Any, name: str, into: Path) -> None:
             wanted=f"files with W&B's digest {artifact.digest}",
             next_step="remove the folder that WANDB_CACHE_DIR names (.ekiben/wandb/cache) and try again",
         ) from None
+
+
+def _seen_from_anywhere(path: Path) -> str:
+    """The client's service reads the files; where a parent process has started it, it works in another folder."""
+    return str(path.absolute())

@@ -52,6 +52,17 @@ def test_what_was_logged_is_resolved_with_its_metrics_and_its_run(
     assert registry.lineage(model).made_by
 
 
+def test_files_are_named_as_the_caller_sees_them(
+    registry: Registry, collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's service, which reads them, has started in another folder."""
+    logged(registry, collection, tmp_path, "first")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "w").write_text("second")
+    monkeypatch.chdir(tmp_path)
+    assert registry.log(collection, {}, Evaluation({}), Path("weights"), {}).version == "v1"
+
+
 def test_equal_content_is_one_version(registry: Registry, collection: str, tmp_path: Path) -> None:
     versions = set()
     for attempt in ("a", "b"):

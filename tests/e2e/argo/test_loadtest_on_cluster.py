@@ -113,6 +113,7 @@ def test_a_master_and_two_workers_pass_and_wandb_has_the_report(
     import wandb
 
     wandb.Api().artifact(path, type="load-report").download(root=str(tmp_path / "report"))
+    wandb.teardown()  # else processes that other tests start would share this one's service
     report = json.loads((tmp_path / "report" / "report.json").read_text())["report"]
     assert report["workers"] == 2
     assert report["settings"]["rate"] == 60.0

@@ -10,7 +10,7 @@ import pytest
 from lightkube.config.client_adapter import Client, ConnectionParams
 from lightkube.config.kubeconfig import SingleConfig
 
-from ekiben.platforms.kubernetes import api
+from ekiben.platforms.kubernetes import kubeconfig as access
 
 Json = dict[str, Any]
 _PLURALS = {"NetworkPolicy": "networkpolicies"}
@@ -26,7 +26,7 @@ class Refused(Exception):
 def configured(kubeconfig: str, context: str = "") -> SingleConfig:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", kubeconfig)
-        return api.configured(context)
+        return access.configured(context)
 
 
 class Admin:

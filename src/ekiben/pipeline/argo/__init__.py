@@ -20,6 +20,7 @@ from ekiben.pipeline.argo.client import Client, connect, instance
 from ekiben.pipeline.argo.status import Status, Step, read
 
 Json = dict[str, Any]
+__all__ = ["Run", "Status", "Step", "find", "logs", "look", "prepared", "resume", "stop", "submit", "terminate", "wait"]
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ class Percentile(Value):
     """The latency, in ms from the scheduled time, that `level` percent of the requests kept, with its 95 % bounds.
 
     A request without a right answer counts as infinitely slow, so that no error makes a percentile better; what is
-    infinite is None. `effective_samples` is how many independent requests the bounds are worth: queueing makes
+    infinite is None. `effective_samples` is how many independent requests the upper bound is worth: queueing makes
     neighbours alike. `by_margin` says that these were too few for an upper bound without assumptions: then `upper_ms`
     is the slowest right answer times a factor that grows the fewer there were.
     """

@@ -128,6 +128,7 @@ RULES = [
     ("unknown task", f"{TASKS}/deploy/when", "{{tasks.aks.status}} == x", "there is no task 'aks'"),
     ("unknown output", f"{TASKS}/deploy/when", "{{tasks.ask.outputs.parameters.x}} == y", "ask has no such output"),
     ("unknown variable", f"{TASKS}/deploy/when", "{{tasks.ask.phase}} == y", "a task has no such variable"),
+    ("a sum", f"{TASKS}/deploy/when", "{{tasks.ask.name}} == ask-ada", "deploy.when: ask-ada stands without quotes"),
     ("undeclared input", "spec/templates/deploy/container/image", "{{inputs.parameters.nodel}}", "no such input: one of"),
     ("steps of a DAG", f"{TASKS}/deploy/when", "{{steps.ask.status}} == x", "nothing provides it here"),
     ("item without a loop", f"{ARGUMENTS}/recipe/value", "{{item}}", "there is an item only beside withItems"),
@@ -165,6 +166,7 @@ FINE = [
         "parameters": [{"name": "decision", "valueFrom": {"supplied": {}}}]}}),
     ("all parameters", f"{ARGUMENTS}/recipe/value", "{{workflow.parameters.json}} {{workflow.creationTimestamp.Y}}"),
     ("annotations", f"{ARGUMENTS}/recipe/value", "{{workflow.annotations.ekiben.dev/by}}"),
+    ("a sum that is meant", f"{TASKS}/deploy/when", "{{tasks.ask.status}}-1 > 3 && 'a-b' != 'c' || a =~ 'b-c'"),
     ("an operator with names", f"{ARGUMENTS}/recipe/value", "{{=sprig.trim(workflow.name) + '-tasks.x'}}"),
 ]  # fmt: skip
 

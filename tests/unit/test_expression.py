@@ -92,6 +92,8 @@ def test_a_task_without_a_result_word_means_succeeded_or_skipped() -> None:
         ("true", True),
         ("false || 3 <= 3", True),
         ("prod == staging || prod == test", False),
+        ("'release-1' == 'release-1'", True),
+        ("-1.5 < 1e-3", True),
     ],
 )
 def test_when(source: str, holds: bool) -> None:
@@ -102,6 +104,14 @@ def test_when(source: str, holds: bool) -> None:
 def test_when_refuses_what_it_cannot_read(source: str) -> None:
     with pytest.raises(UnsupportedError):
         expression.when(source)
+
+
+@pytest.mark.parametrize("word", ["release-1", "2026-11-29", "10ms/2", "a,b", "[1]"])
+def test_when_refuses_words_without_quotes_that_argo_would_calculate_with(word: str) -> None:
+    """Argo's parser takes the hyphen for minus: the task ends in Error, or a date is its difference."""
+    with pytest.raises(UnsupportedError, match="without quotes: Argo calculates") as caught:
+        expression.when(f"{word} == x")
+    assert f"write '{word}'" in caught.value.next_step
 
 
 def test_depends_names_what_is_wrong() -> None:

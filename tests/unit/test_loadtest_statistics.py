@@ -85,3 +85,25 @@ def test_a_lone_stall_below_the_limit_still_has_an_upper_bound() -> None:
     sample[1000:1020] = np.linspace(100, 5, 20)  # one stall of 100 ms: neighbours all alike
     found = percentile(sample, 99.0)
     assert found is not None and found.by_margin and found.upper_ms is not None and 150 < found.upper_ms < 250
+
+
+def drifting(n: int = 6000) -> NDArray[np.float32]:
+    """A machine on which every request takes 2.5 ms for a while and then 5.5, and that stalls once, for 130 ms."""
+    pace = 4 + 1.5 * np.sin(np.arange(n) / n * 9)
+    sample = pace * (1 + np.random.default_rng(1).exponential(0.15, n))
+    sample[n // 2 : n // 2 + 13] = np.linspace(130, 20, 13)
+    return sample.astype(np.float32)
+
+
+def test_what_goes_up_and_down_far_below_a_limit_says_nothing_of_it() -> None:
+    found = percentile(drifting(), 99.0)
+    assert found is not None and found.upper_ms is not None and 130 < found.upper_ms < 200
+    assert found.effective_samples > 100
+
+
+def test_what_goes_up_and_down_near_a_limit_counts() -> None:
+    sample = drifting()
+    sample[sample > 10] = 5
+    found = percentile(sample, 99.0)
+    assert found is not None and found.ms is not None and found.upper_ms is not None
+    assert found.by_margin and found.effective_samples < 20 and found.upper_ms > 5 * found.ms

@@ -25,6 +25,8 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 _TOKEN = re.compile(r"""\s*(?:(&&|\|\||==|!=|<=|>=|[!()<>])|'([^']*)'|"([^"]*)"|([^\s&|!()<>='"]+))""")
+_ARITHMETIC = re.compile(r"[-+*/%^~?:,\[\]]")
+_TAG = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -153,5 +155,20 @@ def _value(token: Token) -> object:
         try:
             return float(token.text)
         except ValueError:
-            pass
+            if _ARITHMETIC.search(token.text):
+                raise UnsupportedError(
+                    f"{token.text} stands without quotes: Argo calculates with it",
+                    next_step=f"write '{token.text}', or put quotes round the {{{{…}}}} that it came from",
+                ) from None
     return token.text
+
+
+def calculated(source: str) -> list[str]:
+    """The words of a `when` that Argo takes for sums, as `release-1` is to it; its `{{…}}` need not be filled in."""
+    try:
+        found = tokens(_TAG.sub("1", source))
+    except UnsupportedError:  # Argo's language has more than ours
+        return []
+    return [
+        each.text for each in found if each.kind == "word" and each.text[0].isalpha() and _ARITHMETIC.search(each.text)
+    ]

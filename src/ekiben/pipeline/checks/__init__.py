@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ekiben.errors import UsageError
+from ekiben.pipeline import expression
 from ekiben.pipeline.checks import absent, edges, references
 from ekiben.pipeline.checks.problem import Problem, one_of
 from ekiben.pipeline.checks.scope import BODIES, Scope, calls, hooks, named
@@ -118,6 +119,8 @@ def _template(scope: Scope, path: str, template: Json, importable: Callable[[str
 def _call(scope: Scope, path: str, call: Json) -> Iterator[Problem]:
     yield from scope.dangling(path, call)
     yield from _twice(f"{path}.arguments", call.get("arguments"))
+    for word in expression.calculated(call.get("when") or ""):
+        yield Problem(f"{path}.when", f"{word} stands without quotes: Argo calculates with it", f"write '{word}'")
     template = scope.called(call)
     if template is None:
         return

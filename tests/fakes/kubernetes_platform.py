@@ -50,7 +50,7 @@ def platform(
         return EPOCH + timedelta(seconds=cluster.clock.seconds)
 
     sleep = sleep or cluster.advance
-    api = Api(config(token), transport(cluster, before), sleep)
+    api = Api(config(token), transport(cluster, before), sleep, more.get("say", lambda line: None))
     return KubernetesPlatform(api, wanted, now=now, sleep=sleep, **more)
 
 

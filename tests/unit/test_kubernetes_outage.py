@@ -108,12 +108,14 @@ def test_a_watch_that_cannot_take_back_what_it_refuses_says_what_is_live(
 def test_one_that_is_too_busy_is_waited_for(
     cluster: Cluster, wanted: Target, status: int, retry_after: int | None
 ) -> None:
-    place = platform(cluster, wanted)
+    told: list[str] = []
+    place = platform(cluster, wanted, say=told.append)
     place.observe()
     cluster.fail("get services", times=10, status=status, retry_after=retry_after)
     begun = cluster.clock.seconds
     place.observe()
     assert 5 < cluster.clock.seconds - begun < OUTAGE_SECONDS
+    assert len(told) == 1 and told[0].endswith("; trying again, for 60 s at most")
 
 
 def test_a_renewal_whose_answer_is_lost_takes_no_good_release_back(

@@ -105,7 +105,7 @@ def platform(project: "Project", service: str, env: str, run: str = "") -> "Kube
     from ekiben.platforms.kubernetes.platform import KubernetesPlatform
 
     target = delivery.targets(project, env, [service])[0]
-    return KubernetesPlatform(Api(configured(target.settings.context)), target, holder=run, say=_say)
+    return KubernetesPlatform(Api(configured(target.settings.context), say=_say), target, holder=run, say=_say)
 
 
 def _shared_first(planned: "list[Action]", percent: int) -> "list[Action]":

@@ -42,7 +42,7 @@ def told() -> Iterator[None]:
 def platform(project: Project, service: str, env: str, run: str) -> KubernetesPlatform:
     """The service in that environment; steps of one run share what they claim there."""
     target = Target(service, env, project.environment(env, service))
-    return KubernetesPlatform(Api(configured(target.settings.context)), target, holder=run, say=_say)
+    return KubernetesPlatform(Api(configured(target.settings.context), say=_say), target, holder=run, say=_say)
 
 
 def plan(recipe: str, params: Mapping[str, str], slo: list[str], env: str) -> placement.Placement:

@@ -36,6 +36,8 @@ OUTAGE_SECONDS = 60.0
 """… and with one that has: it restarts, or is too busy. Half as long as a claim lasts."""
 ERROR_SECONDS = 10.0
 """… that answers 500: its database elects a leader, or it does not know how to go on."""
+QUIET_SECONDS = 2.0
+"""After which a person is told what is waited for."""
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
@@ -66,16 +68,18 @@ def path(api_version: str, plural: str, namespace: str, name: str = "", sub: str
 
 
 class Api:
-    """Requests to one API server. `transport` and `sleep` are for tests."""
+    """Requests to one API server. `say` is told when one that has answered before is waited for; `transport` and
+    `sleep` are for tests."""
 
     def __init__(
         self,
         config: SingleConfig,
         transport: httpx2.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.server = config.cluster.server
-        self._sleep = sleep
+        self._sleep, self._say = sleep, say
         self._answered = False  # once it has answered well, it is the right server, and will be back
         try:
             self._client = _client(config, transport)
@@ -189,6 +193,7 @@ class Api:
         out."""
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         longest, pause, spent, begun = WRITE_SECONDS if data else TIMEOUT_SECONDS, 0.2, 0.0, time.monotonic()
+        silent = True
         while True:
             left = seconds - (time.monotonic() - begun)
             patience, tried, advised = OUTAGE_SECONDS if self._answered else FIRST_SECONDS, time.monotonic(), 0.0
@@ -211,6 +216,9 @@ class Api:
             spent += time.monotonic() - tried + wait
             if not again or spent > patience or time.monotonic() - begun >= seconds:
                 raise problem
+            if silent and spent > QUIET_SECONDS:
+                silent = False
+                self._say(f"{problem.seen}; trying again, for {patience:.0f} s at most")
             self._sleep(wait)
 
     def _once(

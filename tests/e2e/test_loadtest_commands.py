@@ -118,8 +118,6 @@ def test_a_search_that_has_little_time_says_what_it_knows(tmp_path: Path) -> Non
 
 def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     golden = str(write_golden(tmp_path))
-    # A shell that started the tests in its background has SIGINT ignored, and whatever they start inherits that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with serving(delay_ms=5) as url:
         command = ["run", url, "--golden", golden, "--rate", "50", "--duration", "60s", "--slo", "p50=1s"]
         with subprocess.Popen(

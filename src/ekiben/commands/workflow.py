@@ -120,7 +120,7 @@ def apply(
 
 def connected(env: str) -> "Client":
     """Argo as the environment's table names it; '' for what the kubeconfig or ARGO_SERVER name."""
-    from ekiben.pipeline.argo.client import connect
+    from ekiben.pipeline.argo.connection import connect
 
     return connect(*_where(env))
 

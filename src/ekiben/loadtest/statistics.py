@@ -6,7 +6,7 @@ exact binomial ones for that size. Clusters of slow requests are few, and a run 
 would think its requests independent; so the dependence at other latencies counts for each.
 
 The upper bound is found by asking of each latency, from far beyond the slowest down, whether the percentile could be as
-high; what counts then is how alike the requests are that took that long, or up to REACH times less. A machine on which
+high; what counts then is how alike the requests are that took up to REACH times less, or longer. A machine on which
 every request takes 4 ms for a while and then 6 says nothing of what takes 250.
 
 In simulated queues at a utilisation of 0.3 / 0.6 / 0.8, bounds of a p99 that take requests for independent hold in
@@ -15,7 +15,7 @@ to is measured by benchmarks/verdicts.py.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -86,7 +86,7 @@ def percentiles(latencies: Latencies, levels: Sequence[float]) -> tuple[Percenti
     values = {level: _value(ordered, level) for level in {*possible, *REFERENCES}}
     alike = {level: _inflation(latencies, value) for level, value in values.items()}
     everywhere = max(alike[level] for level in REFERENCES)
-    marks = _marks(latencies, ordered, [(float(values[level]), alike[level]) for level in values])
+    marks = _marks(latencies, ordered, {level: (float(values[level]), alike[level]) for level in values})
     return tuple(_percentile(latencies, ordered, level, max(everywhere, alike[level]), marks) for level in possible)
 
 
@@ -149,19 +149,20 @@ def _inflation(latencies: Latencies, value: np.float32) -> float:
 
 @dataclass(frozen=True)
 class _Mark:
-    """How alike the requests are that took `ms` or longer; it counts for percentiles from `ms` up to `reach`."""
+    """How alike requests are that took some time or longer; it counts for percentiles of `start` to `reach` ms."""
 
-    ms: float
+    start: float
     reach: float
     inflation: float
 
 
-def _marks(latencies: Latencies, ordered: Latencies, known: Sequence[tuple[float, float]]) -> list[_Mark]:
-    """Those at the `known` latencies, and in steps from there to the slowest right answer."""
-    marks = [_Mark(ms, ms * REACH, alike) for ms, alike in known if math.isfinite(ms)]
+def _marks(latencies: Latencies, ordered: Latencies, known: Mapping[float, tuple[float, float]]) -> list[_Mark]:
+    """Those at the levels that are `known`, by time and inflation, and in steps from there to the slowest answer."""
+    finite = {level: found for level, found in known.items() if math.isfinite(found[0])}
+    marks = [_Mark(0 if level in REFERENCES else ms, ms * REACH, alike) for level, (ms, alike) in finite.items()]
     answers = int(np.count_nonzero(np.isfinite(ordered)))
     slowest = float(ordered[answers - 1]) if answers else 0.0
-    at = max((mark.ms for mark in marks), default=slowest) * STEP
+    at = max((ms for ms, _ in finite.values()), default=slowest) * STEP
     while 0.0 < at < slowest:
         marks.append(_Mark(at, at * REACH, inflation(latencies >= np.float32(at))))
         at *= STEP
@@ -200,10 +201,10 @@ def _upper(
     which on the sample refuses that the percentile is as high."""
     value = float(_value(ordered, level))
     # Between two neighbouring ends the same marks count.
-    ends = sorted({0.0, *(end for mark in marks for end in (mark.ms, mark.reach) if end < math.inf)}, reverse=True)
+    ends = sorted({0.0, *(end for mark in marks for end in (mark.start, mark.reach) if end < math.inf)}, reverse=True)
     found, above = None, math.inf
     for end in ends:
-        alike = max((mark.inflation for mark in marks if mark.ms <= end < mark.reach), default=1.0)
+        alike = max((mark.inflation for mark in marks if mark.start <= end < mark.reach), default=1.0)
         effective = int(_effective(len(ordered), alike))
         bound, by_margin = _bound(latencies, ordered, level / 100.0, effective)
         if found and bound >= above:

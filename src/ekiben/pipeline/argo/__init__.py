@@ -16,7 +16,8 @@ import yaml
 
 from ekiben.errors import UsageError
 from ekiben.pipeline.argo import documents, follow, suspension
-from ekiben.pipeline.argo.client import Client, connect, instance
+from ekiben.pipeline.argo.client import Client
+from ekiben.pipeline.argo.connection import connect, instance
 from ekiben.pipeline.argo.status import Status, Step, read
 
 Json = dict[str, Any]

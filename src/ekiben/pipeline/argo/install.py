@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ekiben.errors import ConflictError, NotFoundError, UnsupportedError, UsageError
-from ekiben.pipeline.argo.client import instance
+from ekiben.pipeline.argo.connection import instance
 from ekiben.pipeline.argo.documents import API_VERSION
 from ekiben.platforms.kubernetes.api import AbsentError, Api, NoAnswerError, path
 from ekiben.platforms.kubernetes.kubeconfig import configured

@@ -60,7 +60,8 @@ PODS: dict[str, Any] = {
         fs_group=10001,
         seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
     ),
-    "pod_gc": m.PodGC(strategy="OnPodSuccess"),
+    # By default a pod and its log are gone 5 s after its end: too soon for who reads along.
+    "pod_gc": m.PodGC(strategy="OnPodSuccess", delete_delay_duration="2m"),
     "ttl_strategy": m.TTLStrategy(seconds_after_success=86400, seconds_after_failure=604800),
 }
 LABELS = ("recipe", "environment")

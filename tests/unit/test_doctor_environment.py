@@ -716,6 +716,29 @@ def test_memoized_steps_need_a_controller_that_may_keep_them(world: World, tmp_p
         assert world.findings(tmp_path, url)["memoized steps"].outcome == "ok"
 
 
+def test_the_load_test_s_pods_need_a_service_to_find_each_other(world: World, tmp_path: Path) -> None:
+    world.documents["loadtest"] = list(yaml.safe_load_all((ROOT / "workflows" / "loadtest.yaml").read_text()))
+    with served(world.cluster) as url:
+        assert "Service ekiben-loadtest" not in world.findings(tmp_path, url)
+        world.cluster.create(world.documents["loadtest"][0], "ml")
+        told = world.findings(tmp_path, url)["Service ekiben-loadtest"]
+        assert (told.outcome, told.exit_code) == ("fail", 3)
+        assert told.next_step == "kubectl -n ml apply -f deploy/base/loadtest.yaml"
+        world.cluster.create(yaml.safe_load((ROOT / "deploy" / "base" / "loadtest.yaml").read_text()), "ml")
+        assert world.findings(tmp_path, url)["Service ekiben-loadtest"].outcome == "ok"
+
+
+def test_rights_by_a_group_are_rights(world: World, tmp_path: Path) -> None:
+    root = "/apis/rbac.authorization.k8s.io/v1/namespaces/ml/rolebindings"
+    bindings = world.cluster.objects("rolebindings", "ml")
+    with served(world.cluster) as url:
+        for group, outcome in (("system:serviceaccounts:other", "fail"), ("system:serviceaccounts:ml", "ok")):
+            subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}
+            for each in bindings:
+                world.ask("PATCH", f"{root}/{each['metadata']['name']}", {"subjects": [subject]})
+            assert world.findings(tmp_path, url)["executor's rights"].outcome == outcome
+
+
 def test_what_nobody_has_installed_asks_for_nothing(world: World, tmp_path: Path) -> None:
     """The project's own workflows, as the command reads them; `promote` is three documents."""
     from ekiben.commands.doctor import _documents

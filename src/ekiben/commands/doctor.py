@@ -38,7 +38,8 @@ def doctor(
         from ekiben.doctor import environment
 
         target = delivery.targets(project, env, [service or project.settings.recipe])[0]
-        found = environment.findings(target, _documents(project), os.environ, timeout)
+        insecure = project.settings.insecure_registries
+        found = environment.findings(target, _documents(project), os.environ, timeout, insecure)
     else:
         found = finding.run(machine.checks(project, os.environ), timeout)
     code = finding.exit_code(found)

@@ -49,12 +49,7 @@ def bindings(api: Api, target: Target, steps: Sequence[str]) -> list[Finding]:
     def bound(account: str, role: str, place: str) -> bool:
         return any(
             each["roleRef"]["name"] == role
-            and any(
-                subject["kind"] == "ServiceAccount"
-                and subject["name"] == account
-                and subject.get("namespace", place) == pipelines
-                for subject in each.get("subjects") or ()
-            )
+            and any(_is(subject, account, pipelines, place) for subject in each.get("subjects") or ())
             for each in found[place]
         )
 
@@ -75,6 +70,16 @@ def bindings(api: Api, target: Target, steps: Sequence[str]) -> list[Finding]:
     )
     wanted = f"the Role that `ekiben render {target.service} --env {target.environment}` prints, bound to it"
     return [executor, wrong(name, f"{account} is not bound to {target.deployer}", wanted, step)]
+
+
+def _is(subject: Json, account: str, namespace: str, binding: str) -> bool:
+    """Whether the subject of a binding in the namespace `binding` is that account, or a group that it is in."""
+    if subject["kind"] == "Group":
+        return subject["name"] in (
+            "system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{namespace}",
+        )  # fmt: skip
+    given = (subject["kind"], subject["name"], subject.get("namespace", binding))
+    return given == ("ServiceAccount", account, namespace)
 
 
 def role(api: Api, name: str, called: str, rules: Sequence[Json], namespace: str, step: str) -> Finding:

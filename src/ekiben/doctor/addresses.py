@@ -4,7 +4,7 @@ What has a Service's name may answer within the cluster only: then it is asked t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
 from ekiben.doctor.finding import Check, Finding, ok, silent, unknown, warn, wrong
@@ -25,13 +25,13 @@ def registry_of(image: str) -> str:
     return first if slash and (re.search(r"[.:]", first) or first == "localhost") else DOCKER_HUB
 
 
-def registries(images: Sequence[str]) -> list[Check]:
-    """One check for each registry that the images are in."""
+def registries(images: Sequence[str], insecure: Collection[str] = ()) -> list[Check]:
+    """One check for each registry that the images are in; of `insecure` ones nobody expects TLS."""
     hosts = dict.fromkeys(registry_of(image) for image in images if image)
 
     def check(host: str) -> Check:
         name = f"registry {host}"
-        return Check(name, lambda: [registry(name, host)], late="fail")
+        return Check(name, lambda: [registry(name, host, host in insecure)], late="fail")
 
     if not hosts:
         step = "set image_repository for images, or runtime_image for bundles"
@@ -40,15 +40,15 @@ def registries(images: Sequence[str]) -> list[Check]:
     return [check(host) for host in hosts]
 
 
-def registry(name: str, host: str) -> Finding:
+def registry(name: str, host: str, plain: bool = False) -> Finding:
     """401 is a registry that wants a login, which pods have and this command has not."""
     import httpx
 
     step = "correct image_repository, runtime_image or fetch_image in pyproject.toml, or look at the network"
     # Registries on loopback are commonly without TLS; elsewhere the kubelet would refuse that.
-    local = re.fullmatch(r"(localhost|127\.[\d.]+|\[::1\])(:\d+)?", host)
+    plain = plain or re.fullmatch(r"(localhost|127\.[\d.]+|\[::1\])(:\d+)?", host) is not None
     try:
-        answer = httpx.get(f"{'http' if local else 'https'}://{host}/v2/", timeout=5)
+        answer = httpx.get(f"{'http' if plain else 'https'}://{host}/v2/", timeout=5)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         return silent(name, f"no answer from here: {error or type(error).__name__}", "an answer to GET /v2/", step)
     if answer.status_code in (200, 401, 403):

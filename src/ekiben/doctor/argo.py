@@ -1,5 +1,6 @@
 """Argo Workflows on the cluster: its custom resources, and its controller."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ Json = dict[str, Any]
 NEEDED = ("workflows", "workflowtemplates", "cronworkflows", "workfloweventbindings")
 OLDEST, ADVISED = (3, 6), (4, 0)
 _IMAGE = re.compile(r"(^|/)(argo-)?workflow-controller(:(?P<tag>[^@]*))?(@.*)?$")
+_SUBDOMAIN = re.compile(r'\\?"subdomain\\?": *\\?"([a-z0-9-]+)')
 _INSTALL = "install Argo Workflows 4 with its full custom resource definitions (kubectl apply --server-side)"
 
 
@@ -103,6 +105,21 @@ def installed(api: Api, namespace: str, documents: Mapping[str, Sequence[Json]])
     return {module: each for module, each in documents.items() if any(map(place.holds, each))}
 
 
+def headless(api: Api, namespace: str, documents: Mapping[str, Sequence[Json]]) -> list[Finding]:
+    """Whether there is a Service for each `subdomain` in which pods of the installed workflows are to have a name."""
+    there = installed(api, namespace, documents)
+    names = sorted({name for each in there.values() for name in _SUBDOMAIN.findall(json.dumps(each))})
+    found = []
+    for name in names:
+        called = f"Service {name}"
+        if api.find(path("v1", "services", namespace, name)):
+            found.append(ok(called, "gives pods of workflows their names"))
+        else:
+            step = f"kubectl -n {namespace} apply -f deploy/base/loadtest.yaml"
+            found.append(missing(called, f"no Service {name}", "the headless one by which pods find each other", step))
+    return found
+
+
 def _judged(name: str, seen: str, version: tuple[int, int]) -> Finding:
     upgrade = "upgrade Argo Workflows: server, controller and custom resource definitions together"
     if version < OLDEST:
@@ -187,4 +204,5 @@ def checks(
         Check("Argo's resources", lambda: [resources(api)]),
         Check("Argo's controller", lambda: [controller(api, namespace)]),
         Check("workflows", lambda: [templates(api, namespace, documents)]),
+        Check("workflows' Services", lambda: headless(api, namespace, documents)),
     ]

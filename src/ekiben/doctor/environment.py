@@ -1,6 +1,6 @@
 """All checks of an environment: first the API server; the rest only where it answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ekiben.doctor import accounts, addresses, argo, cluster, controller, keys, permissions
@@ -12,15 +12,20 @@ from ekiben.platforms.manifests.names import Target
 
 
 def findings(
-    target: Target, documents: Mapping[str, Sequence[dict[str, Any]]], environ: Mapping[str, str], seconds: float
+    target: Target,
+    documents: Mapping[str, Sequence[dict[str, Any]]],
+    environ: Mapping[str, str],
+    seconds: float,
+    insecure: Collection[str] = (),
 ) -> list[Finding]:
-    """`documents` are the project's workflows by their names, `environ` is the process's environment."""
+    """`documents` are the project's workflows by their names, `environ` is the process's environment; of `insecure`
+    registries nobody expects TLS."""
     settings = target.settings
     images = [settings.image_repository, settings.runtime_image, settings.fetch_image]
     # A key is sent only to the server that it was set for.
     ours = (environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").rstrip("/") == settings.wandb_base_url.rstrip("/")
     key = environ.get("WANDB_API_KEY", "") if ours else ""
-    outside = addresses.registries(images)
+    outside = addresses.registries(images, insecure)
     try:
         api = Api(configured(settings.context))
     except EkibenError as error:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from ekiben.commands.runs import RunName
-from ekiben.commands.workflow import Env, JsonFlag, connected, out
+from ekiben.commands.shell import JsonFlag, out
+from ekiben.commands.workflow import Env, connected
 
 By = Annotated[str, typer.Option(help="Who decides.")]
 Why = Annotated[str, typer.Option(help="Why.")]

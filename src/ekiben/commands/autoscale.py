@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from ekiben.commands.shell import JsonFlag, out
+
 
 def autoscale(
     report: Annotated[Path, typer.Argument(help="report.json of a load test or a search, of one pod.")],
     peak: Annotated[float, typer.Option(min=0.001, max=1e7, help="Most requests/s that are expected.")],
     headroom: Annotated[float, typer.Option(min=0, max=90, help="Percent of what a pod bears to keep free.")] = 30.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Turn a load report into an autoscaler's settings.
 
@@ -19,8 +21,6 @@ def autoscale(
     Example: ekiben autoscale report.json --peak 500
     """
     import dataclasses
-    import json
-    import sys
 
     from pydantic import ValidationError
 
@@ -36,4 +36,4 @@ def autoscale(
         place = ".".join(map(str, first["loc"]))
         raise UsageError(f"{report} is not a load report: {place}: {first['msg']}", wanted="a report.json") from None
     advice = advise(measured, peak, headroom)
-    sys.stdout.write((json.dumps(dataclasses.asdict(advice)) if as_json else str(advice)) + "\n")
+    out(dataclasses.asdict(advice) if as_json else str(advice))

@@ -1,8 +1,10 @@
 """`ekiben deploy`, and what other commands need to work on a cluster: `--env`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ekiben.commands.shell import JsonFlag, out
 
 if TYPE_CHECKING:
     from ekiben.config import Project
@@ -27,7 +29,7 @@ def deploy(
     run: Annotated[str, typer.Option(help="Name of the run: its steps share what they claim.")] = "",
     alias: Annotated[bool, typer.Option(help="Move W&B's alias to what is kept.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Put a Bento live on Kubernetes, blue-green.
 
@@ -72,7 +74,7 @@ def deploy(
         actions = [
             str(action) for action in (_shared_first(planned, percent) if place.last_seen().selector else planned)
         ]
-        _tell(actions if as_json else "\n".join(actions) or f"{candidate} is live already: nothing to do")
+        out(actions if as_json else "\n".join(actions) or f"{candidate} is live already: nothing to do")
         return
     answers = _golden(golden, candidate)
     since = look_at_live(place)
@@ -91,7 +93,7 @@ def deploy(
     elif alias and active and active.bento.model != candidate.model:
         stages.follow_back(project, active, refused=candidate.model)
     told = {"verdict": verdict.model_dump(mode="json"), "live": active.model_dump(mode="json") if active else None}
-    _tell(
+    out(
         told if as_json else f"{verdict}\n{f'{active.bento} is live in {active.slot}' if active else 'nothing is live'}"
     )
     sys.exit(verdict.outcome.exit_code)
@@ -163,10 +165,3 @@ def _say(line: str) -> None:
 
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
-
-
-def _tell(value: Any) -> None:
-    import json
-    import sys
-
-    sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")

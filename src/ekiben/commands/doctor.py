@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ekiben.commands.deploy import ENV_HELP
+from ekiben.commands.shell import out
 
 if TYPE_CHECKING:
     from ekiben.config import Project
@@ -25,9 +26,7 @@ def doctor(
     Example: ekiben doctor --env staging
     """
     import dataclasses
-    import json
     import os
-    import sys
 
     from ekiben.commands import delivery
     from ekiben.config import Project
@@ -44,7 +43,7 @@ def doctor(
         found = finding.run(machine.checks(project, os.environ), timeout)
     code = finding.exit_code(found)
     told = {"checks": [dataclasses.asdict(each) for each in found], "exit_code": code}
-    sys.stdout.write((json.dumps(told) if as_json else show.table(found)) + "\n")
+    out(told if as_json else show.table(found))
     raise typer.Exit(code)
 
 

@@ -1,6 +1,5 @@
 """`ekiben loadtest …`: thin shells over the plain functions that measure, imported where they are needed."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ekiben.commands import report as saved
+from ekiben.commands import shell
 from ekiben.commands.live import interruptible, progress
+from ekiben.commands.shell import JsonFlag
 
 if TYPE_CHECKING:
     from ekiben.pipeline.loading import Done, Order
@@ -30,7 +31,6 @@ MaxInFlight = Annotated[int | None, typer.Option(help="Requests under way at onc
 Processes = Annotated[int | None, typer.Option(help="Locust processes that share the load.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the report; by default a new one in .ekiben/loadtests.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 @app.command()
@@ -54,7 +54,7 @@ def run(
     processes: Processes = None,
     out: Out = None,
     dry_run: DryRun = False,
-    as_json: AsJson = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Load a service or a Bento, and judge. Exit code 0 PASS, 10 FAIL, 11 INCONCLUSIVE, 12 ERROR.
 
@@ -94,7 +94,7 @@ def search(
     processes: Processes = None,
     out: Out = None,
     dry_run: DryRun = False,
-    as_json: AsJson = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Find the highest rate that holds an objective.
 
@@ -135,7 +135,7 @@ def compare(
     processes: Processes = None,
     out: Out = None,
     dry_run: DryRun = False,
-    as_json: AsJson = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Is B slower than A? Both get the same load in turn.
 
@@ -151,7 +151,9 @@ def compare(
 
     if a.endswith(".json") and b.endswith(".json"):
         rows_ = loading.beside(Path(a), Path(b))
-        _out(dict(rows_) if as_json else "\n".join([*(f"{name:<6} {text}" for name, text in rows_), loading.APART]))
+        shell.out(
+            dict(rows_) if as_json else "\n".join([*(f"{name:<6} {text}" for name, text in rows_), loading.APART])
+        )
         return
     order = _order("compare", out, golden, rows, slo, slo_file, rate=rate, arrivals=arrivals, warm_up=warm_up,
                    duration=duration, timeout=timeout, seed=seed, max_in_flight=max_in_flight,
@@ -224,7 +226,7 @@ def _seconds(flag: str, text: str) -> float:
 def _show(done: "Done", as_json: bool) -> None:
     if as_json:
         measured = done.report
-        _out(
+        shell.out(
             {
                 "report": str(done.path),
                 "verdict": done.verdict.model_dump(mode="json"),
@@ -240,9 +242,4 @@ def _show(done: "Done", as_json: bool) -> None:
 
 def _outline(lines: dict[str, str], as_json: bool) -> None:
     width = max(map(len, lines))
-    _out(lines if as_json else "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items()))
-
-
-def _out(value: object) -> None:
-    sys.stdout.write(value if isinstance(value, str) else json.dumps(value))
-    sys.stdout.write("\n")
+    shell.out(lines if as_json else "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items()))

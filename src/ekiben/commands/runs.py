@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ekiben.commands.workflow import Env, JsonFlag, app, connected, here, out, pairs
+from ekiben.commands.shell import JsonFlag, here, out, pairs
+from ekiben.commands.workflow import Env, app, connected
 
 if TYPE_CHECKING:
     from ekiben.pipeline import argo

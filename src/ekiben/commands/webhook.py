@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ekiben.commands.workflow import JsonFlag, here, out
+from ekiben.commands.shell import JsonFlag, here, out
 
 app = typer.Typer(help="Promotions in W&B that start workflows: [tool.ekiben.webhook].", no_args_is_help=True)
 

@@ -1,16 +1,15 @@
 """`ekiben workflow`: the project's workflows as Argo documents. Their runs on Argo are in runs.py."""
 
 import dataclasses
-import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ekiben.commands.shell import JsonFlag, here, out
 from ekiben.errors import UsageError
 
 if TYPE_CHECKING:
-    from ekiben.config import Project
     from ekiben.pipeline.argo.client import Client
 
 app = typer.Typer(help="The workflows as Argo documents, and their runs.", no_args_is_help=True)
@@ -22,7 +21,6 @@ Env = Annotated[
         "ARGO_SERVER and ARGO_NAMESPACE name."
     ),
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 @app.command()
@@ -132,21 +130,3 @@ def _where(env: str) -> tuple[str, str]:
     project = here()
     settings = project.environment(env, project.settings.recipe)
     return settings.context, settings.pipelines
-
-
-def pairs(flag: str, texts: list[str]) -> dict[str, str]:
-    """name=value as a dictionary; UsageError for what is none."""
-    for text in texts:
-        if "=" not in text:
-            raise UsageError(f"{flag}: {text!r} is not name=value")
-    return dict(text.split("=", 1) for text in texts)
-
-
-def out(value: Any) -> None:
-    sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
-
-
-def here() -> "Project":
-    from ekiben.config import Project
-
-    return Project.here()

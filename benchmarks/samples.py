@@ -36,8 +36,9 @@ def main() -> None:
     import locust  # noqa: F401  # first, as in a run: it patches what the others import
 
     from ekiben.loadtest.arrivals import shard
+    from ekiben.loadtest.judging import judge
     from ekiben.loadtest.recorder import Collector
-    from ekiben.loadtest.slo import Slo, judge
+    from ekiben.loadtest.slo import Slo
     from ekiben.loadtest.summary import summarise
     from ekiben.report.write import write
     from ekiben.types import LoadPlan

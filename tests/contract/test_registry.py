@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ekiben.errors import ConflictError, IntegrityError, NotFoundError
-from ekiben.loadtest.slo import Slo, judge
+from ekiben.loadtest.judging import judge
+from ekiben.loadtest.slo import Slo
 from ekiben.recipe import Evaluation
 from ekiben.registry import Registry
 from ekiben.report.headline import summary

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ekiben.loadtest.slo import Slo, judge
+from ekiben.loadtest.judging import judge
+from ekiben.loadtest.slo import Slo
 from ekiben.processes import free_port
 from ekiben.types import LoadPlan, LoadReport, Outcome
 from tests.e2e.loading import BENTO, load, too_busy

@@ -16,7 +16,8 @@ import pytest
 
 from ekiben.errors import UnavailableError
 from ekiben.loadtest import runner
-from ekiben.loadtest.slo import Slo, judge
+from ekiben.loadtest.judging import judge
+from ekiben.loadtest.slo import Slo
 from ekiben.processes import free_port
 from ekiben.types import LoadPlan, LoadReport, Outcome
 from tests.e2e.loading import LOCUSTFILE, family, gone, load, offering, until, write_golden

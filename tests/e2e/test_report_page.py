@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ekiben.loadtest.slo import Slo, judge
+from ekiben.loadtest.judging import judge
+from ekiben.loadtest.slo import Slo
 from ekiben.report import html
 from ekiben.types import LoadPlan, LoadReport, Verdict
 from tests.fakes import browser

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from benchmarks.verdicts import BAD, NEAR, PLAINLY, Case, queue
 from ekiben.loadtest.arrivals import schedule
 from ekiben.loadtest.decision import checkpoints, conclusion, hopeless, settled
+from ekiben.loadtest.judging import judge
 from ekiben.loadtest.recorder import Recording
-from ekiben.loadtest.slo import Slo, judge
+from ekiben.loadtest.slo import Slo
 from ekiben.loadtest.summary import figures
 from ekiben.types import LoadPlan, Outcome
 

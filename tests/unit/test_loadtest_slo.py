@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ekiben.errors import NotFoundError, UsageError
+from ekiben.loadtest.judging import judge
 from ekiben.loadtest.plans import LOAD_KEYS, plan_of
-from ekiben.loadtest.slo import Allowance, Slo, describe, judge, parse, read
+from ekiben.loadtest.slo import Allowance, Slo, describe, parse, read
 from ekiben.types import Comparison, Difference, EndpointReport, LoadPlan, LoadReport, Outcome, Percentile, Proportion
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ import pytest
 from ekiben.commands import report as command
 from ekiben.commands.report import Form, report
 from ekiben.errors import NotFoundError, UnsupportedError, UsageError
-from ekiben.loadtest.slo import Slo, judge
+from ekiben.loadtest.judging import judge
+from ekiben.loadtest.slo import Slo
 from ekiben.report import provider
 from ekiben.report.write import write
 from ekiben.types import Outcome, Verdict

@@ -9,7 +9,8 @@ import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ekiben.loadtest.slo import Slo, judge
+from ekiben.loadtest.judging import judge
+from ekiben.loadtest.slo import Slo
 from ekiben.report import junit
 from ekiben.types import Check, ErrorKind, LoadReport, Outcome, Verdict
 from tests.fakes.load_reports import HOSTILE, crashed, everything, measured

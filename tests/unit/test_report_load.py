@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ekiben.errors import NotFoundError, UsageError
-from ekiben.loadtest.slo import Slo, judge
+from ekiben.loadtest.judging import judge
+from ekiben.loadtest.slo import Slo
 from ekiben.report import axes, headline, html, markdown, terminal
 from ekiben.report.series import stretches
 from ekiben.report.text import duration, printable

@@ -1,7 +1,7 @@
 """What a comparison means: a verdict on it, and two saved reports side by side. Pure."""
 
 from ekiben.errors import UsageError
-from ekiben.loadtest import slo
+from ekiben.loadtest import judging
 from ekiben.loadtest.phrases import ms
 from ekiben.loadtest.slo import Slo
 from ekiben.loadtest.statistics import clopper_pearson
@@ -13,8 +13,8 @@ def judge(report: LoadReport, wanted: Slo) -> Verdict:
     more often either way."""
     found = report.comparison
     if found is None or not report.valid:
-        return slo.judge(report, Slo())
-    checks = list(slo.judge(report, Slo(relative=wanted.relative)).checks)
+        return judging.judge(report, Slo())
+    checks = list(judging.judge(report, Slo(relative=wanted.relative)).checks)
     if not wanted.relative:
         bad, unknown = found.outcome in ("slower", "mixed"), found.outcome == "too little data"
         outcome = Outcome.FAIL if bad else Outcome.INCONCLUSIVE if unknown else Outcome.PASS

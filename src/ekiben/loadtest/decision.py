@@ -7,9 +7,10 @@ verdicts is in the figures of benchmarks/verdicts.py.
 
 import numpy as np
 
+from ekiben.loadtest.judging import judge
 from ekiben.loadtest.phrases import percent
 from ekiben.loadtest.recorder import DROPPED, UNFINISHED, Recording
-from ekiben.loadtest.slo import PERCENTILES, Slo, describe, judge, offered
+from ekiben.loadtest.slo import PERCENTILES, Slo, describe, offered
 from ekiben.loadtest.statistics import FEWEST_EFFECTIVE, clopper_pearson, min_samples_percentile, surely_below
 from ekiben.loadtest.summary import figures
 from ekiben.types import LoadPlan, LoadReport, Outcome

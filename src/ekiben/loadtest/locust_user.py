@@ -27,9 +27,9 @@ from ekiben.loadtest.generator import Generator, Outcome, Progress
 from ekiben.loadtest.golden import GoldenExample
 from ekiben.loadtest.http import Client
 from ekiben.loadtest.job import ERROR, JOB, PARENT, PROGRESS, Job
+from ekiben.loadtest.judging import judge
 from ekiben.loadtest.options import add_options, job_of
 from ekiben.loadtest.recorder import TIME_OUT
-from ekiben.loadtest.slo import judge
 from ekiben.types import LoadReport
 
 MASTER_SILENCE_S = 10.0  # a master answers each heartbeat, one a second

@@ -16,7 +16,7 @@ from typing import Any
 from ekiben.config import Project
 from ekiben.errors import NotFoundError, UsageError
 from ekiben.loadtest import compare as comparing
-from ekiben.loadtest import compared, payloads, runner, searching, slo
+from ekiben.loadtest import compared, judging, payloads, runner, searching, slo
 from ekiben.loadtest.job import Against
 from ekiben.loadtest.plans import plan_of
 from ekiben.loadtest.resources import Sampler, machine
@@ -101,7 +101,7 @@ def run(target: Target, order: Order, tell: Tell, *, of: BentoRef | None = None,
                 on_progress=tell,
             )
     report = described(sampler.attach(report), payload)
-    return _done(report, slo.judge(report, wanted, live=False), order)
+    return _done(report, judging.judge(report, wanted, live=False), order)
 
 
 def compare(a: Target, b: Target, order: Order, tell: Tell) -> Done:

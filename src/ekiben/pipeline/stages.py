@@ -128,8 +128,8 @@ def measure(
 ) -> Verdict:
     """Load the candidate, which answers at `url`, and judge; the report is written to `out` and logged to W&B."""
     from ekiben.loadtest import runner
+    from ekiben.loadtest.judging import judge
     from ekiben.loadtest.resources import Sampler
-    from ekiben.loadtest.slo import judge
     from ekiben.pipeline import loading
     from ekiben.report.write import write
 

@@ -40,8 +40,8 @@ same."""
 REFERENCES = (50.0, 75.0, 90.0, 95.0)
 
 REACH = 16.0
-"""In the queues of benchmarks/verdicts.py a p99 is up to that many times what delays the requests that wait together;
-and a limit that far above the slowest is met by the fewest effective samples, too."""
+"""How many times as long as some requests a percentile may be for their dependence to say something of it. A p99 of 16
+times the slowest answer is refused by the fewest effective samples, too (`tail_factor`)."""
 STEP = math.sqrt(2.0)
 
 # Where the effective sample is too small for an upper bound without assumptions, that bound is the slowest right answer

@@ -6,6 +6,7 @@ that the next call finds by that mark: nothing leaks, and nothing is started twi
 """
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -242,3 +244,16 @@ def _gone(process: psutil.Process) -> bool:
 
 def _indent(text: str) -> str:
     return "\n".join(f"  | {line}" for line in text.splitlines()) or "  | (nothing)"
+
+
+def ready(url: str) -> bool:
+    """Whether GET /readyz answers 200, on a connection of its own. A starting BentoML accepts and says nothing."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=2)
+    try:
+        connection.request("GET", "/readyz", headers={"Connection": "close"})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,20 +1,18 @@
 """A Bento of the store, served on loopback for as long as a block lasts."""
 
 import contextlib
-import http.client
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ekiben.errors import UnavailableError
 from ekiben.leash import GRACE_S
 from ekiben.packaging import bundle
 from ekiben.packaging.store import Stored
-from ekiben.processes import free_port
+from ekiben.processes import free_port, ready
 
 START_SECONDS = 90.0
 
@@ -68,7 +66,7 @@ def serving(bento: Stored, folder: Path) -> Iterator[str]:
 
 def _wait_ready(leash: "subprocess.Popen[bytes]", tag: str, url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not _ready(url):
+    while not ready(url):
         ended = leash.poll() is not None
         if ended or time.monotonic() > deadline:
             words = log.read_text(errors="replace").splitlines()[-10:]
@@ -79,15 +77,3 @@ def _wait_ready(leash: "subprocess.Popen[bytes]", tag: str, url: str, log: Path)
                 next_step=f"`bentoml serve {tag}` shows the same",
             )
         time.sleep(0.1)
-
-
-def _ready(url: str) -> bool:
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=2)
-    try:
-        connection.request("GET", "/readyz", headers={"Connection": "close"})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

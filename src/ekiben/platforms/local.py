@@ -10,7 +10,6 @@ Killed at any moment, a command leaves the active slot serving; the next one der
 """
 
 import contextlib
-import http.client
 import os
 import re
 import shutil
@@ -28,7 +27,7 @@ from pydantic import ValidationError
 
 from ekiben.errors import ConflictError, EkibenError, UnavailableError, UsageError
 from ekiben.files import locked, write_atomically
-from ekiben.processes import Daemon, free_port, port_is_free
+from ekiben.processes import Daemon, free_port, port_is_free, ready
 from ekiben.rollout.plan import (
     Action,
     Claim,
@@ -247,7 +246,7 @@ class LocalPlatform:
 
     def _answers(self, slot: Slot, address: str) -> bool:
         url = self._servers[slot].url
-        return urlsplit(url).netloc == address and _ready(url)
+        return urlsplit(url).netloc == address and ready(url)
 
     # ---- the switch
 
@@ -281,7 +280,7 @@ class LocalPlatform:
         applied = self.state_path.with_name("state.json.applied")
         deadline = time.monotonic() + 10
         while True:
-            answered = _ready(self._switch.url)  # a new connection, for which the switch looks at the state
+            answered = ready(self._switch.url)  # a new connection, for which the switch looks at the state
             with contextlib.suppress(OSError, ValueError):
                 if answered and int(applied.read_text()) >= epoch:
                     return
@@ -338,7 +337,7 @@ class _Starting:
 
     def ready(self) -> bool:
         """Whether it answers. UnavailableError when it never will."""
-        if _ready(self.server.url):
+        if ready(self.server.url):
             return True
         now = time.monotonic()
         self._ended = {pid: self._ended.get(pid, now) for pid in _unwatched(self.server.pid)}
@@ -377,19 +376,6 @@ def _alive(claim: str) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(found[2])) < 1)
     except psutil.NoSuchProcess:
         return False
-
-
-def _ready(url: str) -> bool:
-    """Whether GET /readyz answers 200, on a connection of its own. A starting BentoML accepts and says nothing."""
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=2)
-    try:
-        connection.request("GET", "/readyz", headers={"Connection": "close"})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _listens(port: int) -> bool:

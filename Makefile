@@ -37,6 +37,7 @@ lint: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 
 ci: lint test test-journey contract test-image test-torch ## everything that must pass before a change lands

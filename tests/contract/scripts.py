@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import wandb
 
@@ -156,7 +157,7 @@ def edit_run(project):
     with wandb.init(project=project, group="other", config={"lr": 0.1}) as other:
         other.log({"loss": 0.75})
     api = wandb.Api()
-    found = api.run(path)
+    found: Any = api.run(path)
     found.notes, found.config["added"] = "second", 1
     found.tags.append("kept")
     found.summary["judged"] = "good"

@@ -85,17 +85,17 @@ def test_requests_that_wait_for_a_slow_model_are_merged_and_each_gets_its_own_an
 
     def ask(number: int) -> str:
         if number % 12 == 0:
-            return str(server.request("POST", "/predict", bad).status)
+            return str(merging.request("POST", "/predict", bad).status)
         start, count = number % 300, 1 + number % 100
-        reply = server.predict(IMAGES[start : start + count].tolist())
+        reply = merging.predict(IMAGES[start : start + count].tolist())
         assert reply.json["classes"] == right[start : start + count].tolist()
         return str(reply.status)
 
-    with serving(tmp_path, *arguments, cwd=world.project) as server, ThreadPoolExecutor(40) as pool:
-        wait_ready(server)
-        assert "requests that wait are merged" in server.log.read_text()
+    with serving(tmp_path, *arguments, cwd=world.project) as merging, ThreadPoolExecutor(40) as pool:
+        wait_ready(merging)
+        assert "requests that wait are merged" in merging.log.read_text()
         assert Counter(pool.map(ask, range(240))) == {"200": 220, "400": 20}
-        metrics = server.request("GET", "/metrics").body.decode()
+        metrics = merging.request("GET", "/metrics").body.decode()
     requests, merged = (
         float(line.split()[-1])
         for name in ("sum", "count")

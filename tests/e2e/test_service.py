@@ -313,8 +313,9 @@ MAYBE_ROW = st.one_of(
 
 
 def is_right(row: object) -> bool:
-    right = isinstance(row, list) and len(row) == 64
-    return right and all(type(value) in (int, float) and 0 <= value <= 16 for value in row)
+    if not isinstance(row, list) or len(row) != 64:
+        return False
+    return all(type(value) in (int, float) and 0 <= value <= 16 for value in row)
 
 
 @settings(max_examples=150, deadline=None)

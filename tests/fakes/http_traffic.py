@@ -88,7 +88,7 @@ async def _client(port: int, load: Load, keep: int, pause: float, stop: asyncio.
                     if streams:
                         streams[1].close()
                     streams, left = await asyncio.open_connection("127.0.0.1", port), keep
-                told = await _ask(*streams, number, fresh)
+                told = await _ask(streams[0], streams[1], number, fresh)
                 assert told["y"] == number
                 load.good, left = load.good + 1, left - 1
                 load.by_pod[told["pod"]] += 1

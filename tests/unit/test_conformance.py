@@ -150,7 +150,7 @@ INNER = {
     ]},
     "dag": {"tasks": [task("x", text="{{inputs.parameters.text}}!")]},
 }  # fmt: skip
-STEPS = {"name": "main", "steps": [
+STEPS: dict[str, Any] = {"name": "main", "steps": [
     [task("a", text="one"), task("b", do=F, continueOn={"failed": True})],
     [task("c", text="{{steps.a.outputs.parameters.out}} {{steps.b.status}}")],
     [task("d", do=F)],

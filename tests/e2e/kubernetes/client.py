@@ -13,10 +13,11 @@ import socket
 import sys
 import threading
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 URL, BODY = urlsplit(os.environ["URL"]), os.environ["BODY"].encode()
-seen = {"good": 0, "again": 0, "failed": []}
+seen: dict[str, Any] = {"good": 0, "again": 0, "failed": []}
 lock = threading.Lock()
 
 

@@ -739,6 +739,31 @@ def test_rights_by_a_group_are_rights(world: World, tmp_path: Path) -> None:
             assert world.findings(tmp_path, url)["executor's rights"].outcome == outcome
 
 
+def test_rights_by_another_role_are_rights(world: World, tmp_path: Path) -> None:
+    """As where an administrator gives steps a ClusterRole; who may not ask that sees only our own Roles' bindings."""
+    group = "rbac.authorization.k8s.io"
+    for each in world.cluster.objects("rolebindings", "ml"):
+        world.delete(f"apis/{group}/v1", "rolebindings", each["metadata"]["name"])
+    rule = {"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["*"]}
+    subject = {"apiGroup": group, "kind": "Group", "name": "system:serviceaccounts"}
+    role = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": "steps"}, "rules": [rule]}
+    bound = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "steps"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "steps"},
+        "subjects": [subject],
+    }
+    with served(world.cluster) as url:
+        assert world.findings(tmp_path, url)["executor's rights"].outcome == "fail"
+        for each in (role, bound):
+            world.cluster.create(each, "")
+        told = world.findings(tmp_path, url)
+        assert (told["executor's rights"].outcome, told["deployer's rights"].outcome) == ("ok", "fail")
+        world.cluster.fail("create subjectaccessreviews", status=403)
+        assert world.findings(tmp_path, url)["executor's rights"].outcome == "fail"
+
+
 def test_what_nobody_has_installed_asks_for_nothing(world: World, tmp_path: Path) -> None:
     """The project's own workflows, as the command reads them; `promote` is three documents."""
     from ekiben.commands.doctor import _documents

@@ -6,6 +6,7 @@ from typing import Any
 from ekiben.doctor import permissions
 from ekiben.doctor.argo import installed
 from ekiben.doctor.finding import Check, Finding, missing, ok, wrong
+from ekiben.errors import EkibenError
 from ekiben.platforms.kubernetes.api import Api, path
 from ekiben.platforms.manifests import access
 from ekiben.platforms.manifests.names import Target
@@ -53,17 +54,30 @@ def bindings(api: Api, target: Target, steps: Sequence[str]) -> list[Finding]:
             for each in found[place]
         )
 
-    name, lacking = "executor's rights", [each for each in steps if not bound(each, EXECUTOR, pipelines)]
+    def allowed(account: str, rules: Sequence[Json], place: str) -> bool:
+        """By whatever binding: for who may not ask that, only those to our own Roles count."""
+        asked = [each for rule in rules for each in permissions.attributes(rule, place)]
+        try:
+            return all(permissions.may(api, pipelines, account, each) for each in asked)
+        except EkibenError:
+            return False
+
+    def lacks(account: str) -> bool:
+        return not bound(account, EXECUTOR, pipelines) and not allowed(account, _RESULTS, pipelines)
+
+    name, lacking = "executor's rights", [each for each in steps if lacks(each)]
     wanted = f"the Role {EXECUTOR}, which lets a step's pod write its result for Argo"
     step = f"kubectl -n {pipelines} apply -f {_BASE}"
     executor = (
         wrong(name, f"not bound to {EXECUTOR}: {', '.join(lacking)}", wanted, step)
         if lacking
-        else ok(name, f"all {len(steps)} are bound to {EXECUTOR}")
+        else ok(name, f"all {len(steps)} may report to Argo")
     )
     name, account = "deployer's rights", "ekiben-deploy"
     if bound(account, target.deployer, namespace):
         return [executor, ok(name, f"{account} is bound to {target.deployer}")]
+    if allowed(account, access.rules(target), namespace):
+        return [executor, ok(name, f"{account} may do what {target.deployer} allows")]
     step = (
         f"kubectl -n {namespace} create rolebinding {account}-{target.name} --role={target.deployer}"
         f" --serviceaccount={pipelines}:{account}"
@@ -75,9 +89,7 @@ def bindings(api: Api, target: Target, steps: Sequence[str]) -> list[Finding]:
 def _is(subject: Json, account: str, namespace: str, binding: str) -> bool:
     """Whether the subject of a binding in the namespace `binding` is that account, or a group that it is in."""
     if subject["kind"] == "Group":
-        return subject["name"] in (
-            "system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{namespace}",
-        )  # fmt: skip
+        return subject["name"] in permissions.groups(namespace)
     given = (subject["kind"], subject["name"], subject.get("namespace", binding))
     return given == ("ServiceAccount", account, namespace)
 

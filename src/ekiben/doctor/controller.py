@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ekiben.doctor import argo, cluster
+from ekiben.doctor import argo, cluster, permissions
 from ekiben.doctor.finding import Check, Finding, ok, unknown, wrong
 from ekiben.errors import UsageError
 from ekiben.platforms.kubernetes.api import Api, path
@@ -18,7 +18,7 @@ from ekiben.platforms.kubernetes.api import Api, path
 Json = dict[str, Any]
 INSTANCE = "ARGO_INSTANCEID"
 CONFIG = "workflow-controller-configmap"
-REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+_KEPT = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "update"]}
 CONFINED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -77,7 +77,8 @@ def memory(api: Api, deployment: Json) -> Finding:
     name, place = "memoized steps", deployment["metadata"]["namespace"]
     account = deployment["spec"]["template"]["spec"].get("serviceAccountName") or "default"
     user = f"system:serviceaccount:{place}:{account}"
-    lacking = [verb for verb in ("get", "create", "update") if not _may(api, user, verb, place)]
+    asked = permissions.attributes(_KEPT, place)
+    lacking = [each["verb"] for each in asked if not permissions.may(api, place, account, each)]
     if not lacking:
         return ok(name, f"{user} may keep them in {place}")
     role = f"kubectl -n {place} create role ekiben-memoize --verb=get,create,update --resource=configmaps"
@@ -86,13 +87,6 @@ def memory(api: Api, deployment: Json) -> Finding:
     )
     seen = f"{user} may not {', '.join(lacking)} configmaps in {place}"
     return wrong(name, seen, "a controller that may: Argo's default Role does not let it", f"{role}\n{bind}")
-
-
-def _may(api: Api, user: str, verb: str, namespace: str) -> bool:
-    asked = {"namespace": namespace, "verb": verb, "group": "", "resource": "configmaps"}
-    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
-    told = api.create(REVIEWS, review | {"spec": {"user": user, "resourceAttributes": asked}})
-    return bool((told.get("status") or {}).get("allowed"))
 
 
 def memoized(documents: Mapping[str, Sequence[Json]]) -> list[str]:

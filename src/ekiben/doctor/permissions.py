@@ -12,6 +12,7 @@ from ekiben.platforms.manifests.names import Target
 
 Json = dict[str, Any]
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+OTHERS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 AT_ONCE = 8
 ARGO = "argoproj.io"
 SECONDS = 30.0
@@ -75,6 +76,21 @@ def lacking(api: Api, rules: Sequence[Json], namespace: str) -> list[Json]:
 def _allowed(api: Api, asked: Json) -> bool:
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
     told = api.create(REVIEWS, review | {"spec": {"resourceAttributes": asked}})
+    return bool((told.get("status") or {}).get("allowed"))
+
+
+def groups(namespace: str) -> list[str]:
+    """Those that every service account of the namespace is in."""
+    return ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
+
+
+def may(api: Api, namespace: str, account: str, asked: Json) -> bool:
+    """Whether a service account may do a single thing, however it was granted. EkibenError for who may not ask."""
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
+    user = f"system:serviceaccount:{namespace}:{account}"  # the API server adds no groups of its own
+    told = api.create(
+        OTHERS, review | {"spec": {"user": user, "groups": groups(namespace), "resourceAttributes": asked}}
+    )
     return bool((told.get("status") or {}).get("allowed"))
 
 

@@ -25,10 +25,9 @@ def service_account(namespace: str, name: str) -> User:
     return User(f"system:serviceaccount:{namespace}:{name}", groups)
 
 
-def named(name: str) -> User:
-    """Whoever a review asks about."""
-    kind, _, rest = name.partition(":serviceaccount:")
-    return service_account(*rest.split(":", 1)) if kind == "system" and ":" in rest else User(name)
+def named(review: Json) -> User:
+    """Whoever a review asks about: in the groups that it names, and in no others."""
+    return User(review.get("user", ""), tuple(review.get("groups") or ()))
 
 
 def allowed(store: Store, user: User, call: Call, group: str) -> bool:

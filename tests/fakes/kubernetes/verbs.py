@@ -63,7 +63,7 @@ class Verbs:
                 if resource.plural == "selfsubjectaccessreviews":
                     return Answer(201, self._reviewed(thing, user))
                 if resource.plural == "subjectaccessreviews":
-                    return Answer(201, self._reviewed(thing, access.named((thing.get("spec") or {}).get("user", ""))))
+                    return Answer(201, self._reviewed(thing, access.named(thing.get("spec") or {})))
                 if resource.plural == "selfsubjectreviews":
                     info = {"username": user.name, "groups": list(user.groups)}
                     return Answer(201, {**thing, "status": {"userInfo": info}})

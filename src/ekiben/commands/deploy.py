@@ -145,7 +145,6 @@ def _golden(path: str, bento: "BentoRef") -> "Golden":
     from ekiben.errors import NotFoundError
     from ekiben.loadtest.golden import Golden
     from ekiben.packaging import store
-    from ekiben.pipeline import stages
 
     if path:
         return Golden.read(Path(path))
@@ -157,7 +156,7 @@ def _golden(path: str, bento: "BentoRef") -> "Golden":
             wanted="the Bento, or its golden answers",
             next_step="`ekiben pull --bento` brings it, or name a file: --golden",
         ) from None
-    return Golden.read(stages.golden(bento))
+    return Golden.read(store.golden(bento))
 
 
 def _say(line: str) -> None:

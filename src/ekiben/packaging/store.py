@@ -15,6 +15,8 @@ import yaml
 
 from ekiben.errors import NotFoundError
 from ekiben.files import locked
+from ekiben.recipe import GOLDEN
+from ekiben.types import BentoRef
 
 BUILD_SECONDS = 600.0
 """How long a second build or pull of the same name waits for the first one."""
@@ -95,3 +97,10 @@ def _read(root: Path, tag: str, file: str) -> Stored | None:
     if not version or not (folder / file).is_file():
         return None
     return Stored(tag, folder, read_yaml(folder / file))
+
+
+def golden(bento: BentoRef) -> Path:
+    """The golden answers that travel with the Bento's model, in the BentoML store."""
+    import bentoml
+
+    return Path(bentoml.models.get(bentoml.bentos.get(bento.tag).info.all_models[0].tag).path) / GOLDEN

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ekiben.config import Project
 from ekiben.errors import EkibenError, IntegrityError
 from ekiben.loadtest.golden import Golden
-from ekiben.pipeline import packages, placement, sources, stages
+from ekiben.packaging import store
+from ekiben.pipeline import measuring, packages, placement, sources, stages
 from ekiben.platforms.kubernetes.api import Api
 from ekiben.platforms.kubernetes.deliver import Trial, deliver
 from ekiben.platforms.kubernetes.kubeconfig import configured
@@ -49,7 +50,7 @@ def plan(recipe: str, params: Mapping[str, str], slo: list[str], env: str) -> pl
     """Where the heavy steps run. What cannot work is refused here, before a node is started for it."""
     project = Project.here()
     sources.recipe(project, recipe).with_params(params)
-    stages.objectives(project, slo, recipe)
+    measuring.objectives(project, slo, recipe)
     return placement.of(project.environment(env, recipe))
 
 
@@ -63,7 +64,7 @@ def package(recipe: str, model: str) -> BentoRef:
 
 def image(bento: str, env: str, repository: str) -> ImageRef:
     """Append the published Bento to its runtime image and push it; its digest is the registry's."""
-    from ekiben.packaging import engines, store
+    from ekiben.packaging import engines
     from ekiben.packaging import image as images
 
     project, ref = Project.here(), BentoRef.model_validate_json(bento)
@@ -120,9 +121,9 @@ def load_test(delivery: str, address: str, live: str, env: str, slo: list[str], 
         old = BentoRef.model_validate_json(live)
         _fetch(project, old)
         target = Target(bento.name, env, project.environment(env, bento.name))
-        beside = stages.Beside(old, f"http://{target.name}.{target.settings.namespace}.svc")
+        beside = measuring.Beside(old, f"http://{target.name}.{target.settings.namespace}.svc")
     out = Path(tempfile.mkdtemp()) / "report"
-    return stages.measure(project, bento, address, beside, slo, out, run), str(out)
+    return measuring.measure(project, bento, address, beside, slo, out, run), str(out)
 
 
 def go_live(delivery: str, env: str, run: str, by: str, report: str) -> Verdict:
@@ -242,7 +243,7 @@ def _fetch(project: Project, bento: BentoRef) -> None:
 
 def _golden(project: Project, bento: BentoRef) -> Golden:
     _fetch(project, bento)
-    return Golden.read(stages.golden(bento))
+    return Golden.read(store.golden(bento))
 
 
 def _say(line: str) -> None:

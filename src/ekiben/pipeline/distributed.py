@@ -14,6 +14,7 @@ from ekiben.config import Project
 from ekiben.errors import UnavailableError, UsageError
 from ekiben.loadtest import runner
 from ekiben.loadtest.payloads import Mix
+from ekiben.packaging import store
 from ekiben.pipeline import document, loading, outline, packages, sources, stages
 from ekiben.pipeline.loading import Done, Order
 from ekiben.pipeline.targets import Target
@@ -89,7 +90,7 @@ def lead(asked: Asked, run: str) -> tuple[Done, str]:
     project, examples = Project.here(), asked.own_examples()
     bento = packages.pull_bento(project, asked.bento) if asked.bento else None
     if bento and not examples:
-        examples = stages.golden(bento)
+        examples = store.golden(bento)
     out = Path(os.environ.get(stages.RUN_FOLDER) or tempfile.mkdtemp()) / "report"
     crew = runner.Crew(asked.workers, os.environ.get(POD_IP) or "127.0.0.1", PORT)
     done = loading.run(asked.target(), asked.order(out, examples), _tell, of=bento, crew=crew)

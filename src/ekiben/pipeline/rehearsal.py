@@ -19,7 +19,7 @@ from ekiben import tracking
 from ekiben.config import Project
 from ekiben.errors import ConflictError, NotFoundError, UsageError
 from ekiben.files import locked, write_atomically
-from ekiben.pipeline import checks, definitions, document, progress, sources, stages, summary, timeline
+from ekiben.pipeline import checks, definitions, document, measuring, progress, sources, stages, summary, timeline
 from ekiben.pipeline.attempts import Processes
 from ekiben.pipeline.local import Engine
 from ekiben.platforms.local import HOLDER
@@ -45,7 +45,7 @@ def run(
     """
     recipe = recipe or project.settings.recipe
     sources.recipe(project, recipe).with_params(params)
-    stages.objectives(project, slo, recipe)
+    measuring.objectives(project, slo, recipe)
     given = {
         "recipe": recipe,
         "params": json.dumps(dict(params)),

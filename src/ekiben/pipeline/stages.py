@@ -8,44 +8,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ekiben.config import Project
 from ekiben.errors import EkibenError
-from ekiben.files import write_atomically
-from ekiben.pipeline import sources
+from ekiben.packaging import store
+from ekiben.pipeline import measuring, sources
 from ekiben.recipe import GOLDEN, Example
 from ekiben.types import BentoRef, Check, ModelVersion, Outcome, Probe, Release, Verdict
 
 if TYPE_CHECKING:
-    from ekiben.loadtest.slo import Slo
-    from ekiben.pipeline.targets import Payload
     from ekiben.platforms.kubernetes.platform import KubernetesPlatform
     from ekiben.platforms.local import LocalPlatform
-    from ekiben.types import LoadPlan, LoadReport
 
 RUN_FOLDER = "EKIBEN_RUN_FOLDER"
 """Where a run on this machine keeps its files; a report goes there."""
 
-MOST_LIVE_FAILURES = 0.01
-"""Share of requests. A live release that fails more often is so slow by its time-outs that all pass beside it."""
-
 PROBED = 1_000
 """Requests that must be answered while traffic is switched, before the switch is called clean."""
-
-
-def objectives(project: Project, overrides: list[str], service: str) -> "tuple[Slo, LoadPlan]":
-    """What load is offered and what counts as good; refused if the run could not prove it."""
-    from ekiben.loadtest import compare, slo
-
-    wanted, plan = slo.read(project.root / "loadtests" / "slo.toml", overrides, service)
-    wanted.require(plan)
-    if wanted.relative:
-        compare.in_turn(plan)
-    return wanted, plan
 
 
 def platform(project: Project, service: str) -> "LocalPlatform":
@@ -103,121 +85,16 @@ def load_test(bento: str, slo: list[str], run: str) -> tuple[Verdict, str]:
     """Place the Bento in the idle slot, load it there and judge. Returns the verdict and the report's folder."""
     project = Project.here()
     candidate = BentoRef.model_validate_json(bento)
-    objectives(project, slo, candidate.name)  # refused before anything is started
+    measuring.objectives(project, slo, candidate.name)  # refused before anything is started
     place = platform(project, candidate.name)
     slot = place.stage(candidate, run)
     seen = place.observe()
     live = None
     if seen.active is not None:
         url = f"http://{seen.slots[seen.active.slot].address}" if seen.active.slot in seen.ready else ""
-        live = Beside(seen.active.bento, url)
+        live = measuring.Beside(seen.active.bento, url)
     out = Path(os.environ.get(RUN_FOLDER) or tempfile.mkdtemp()) / "report"
-    return measure(project, candidate, slot.url, live, slo, out, run), str(out)
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What is live beside the candidate; `url` is empty where it does not answer."""
-
-    bento: BentoRef
-    url: str
-
-
-def measure(
-    project: Project, candidate: BentoRef, url: str, live: Beside | None, slo: list[str], out: Path, run: str
-) -> Verdict:
-    """Load the candidate, which answers at `url`, and judge; the report is written to `out` and logged to W&B."""
-    from ekiben.loadtest import runner
-    from ekiben.loadtest.judging import judge
-    from ekiben.loadtest.resources import Sampler
-    from ekiben.pipeline import loading
-    from ekiben.report.write import write
-
-    wanted, plan = objectives(project, slo, candidate.name)
-    for _ in range(2):
-        with Sampler(url) as sampler:
-            report = runner.run(
-                locustfile=project.root / "loadtests" / "locustfile.py",
-                url=url,
-                golden=golden(candidate),
-                plan=plan,
-                subject=candidate,
-                out=out,
-                slo=wanted,
-                on_progress=_tell,
-            )
-        report = loading.described(sampler.attach(report), _payload(candidate))
-        if report.valid or report.target_lost:
-            break
-        # The generator was at fault, not the service: that says nothing about the release, so it is measured again.
-        _tell(f"INVALID: {report.reason}")
-    if wanted.relative and live is None:
-        _tell("there is no live release: objectives against it are passed over")
-    if wanted.relative and live is not None and report.valid:
-        report = _against_live(live, url, candidate, plan, report, out)
-    verdict = judge(report, wanted, live=live is not None)
-    write(report, verdict, out)
-    _log_report(project, candidate, report, verdict, out, run)
-    return verdict
-
-
-def _against_live(
-    live: Beside, url: str, candidate: BentoRef, plan: "LoadPlan", report: "LoadReport", out: Path
-) -> "LoadReport":
-    """The report with the comparison: what is live and the candidate are asked the same in turn."""
-    from ekiben.loadtest import compare, payloads
-    from ekiben.loadtest.golden import Golden
-    from ekiben.pipeline import loading
-    from ekiben.pipeline.targets import Payload
-
-    if not live.url:
-        _tell(f"{live.bento}, which is live, does not answer: there is nothing to compare with")
-        return report
-    mine, path = _payload(candidate), out / "payload-live.json"
-    known = payloads.for_other(mine.golden, Golden.read(golden(live.bento)))
-    write_atomically(path, known.model_dump_json())
-    a = loading.Side(live.bento.tag, live.url, Payload(known, path, mine.source))
-    b = loading.Side(candidate.tag, url, mine)
-    _tell(f"comparing {candidate} with {live.bento}, which is live")
-    both = loading.against(a, b, compare.in_turn(plan), candidate, out / "against-live", _tell)
-    found = both.comparison
-    if not both.valid or found is None:
-        _tell(f"INVALID: {both.reason}")
-        return report
-    if found.failed_a > MOST_LIVE_FAILURES * found.requests_a:
-        _tell(
-            f"{live.bento}, which is live, failed {found.failed_a:,} of {found.requests_a:,} requests: "
-            "no measure for others"
-        )
-        return report
-    return report.model_copy(update={"comparison": found})
-
-
-def _payload(bento: BentoRef) -> "Payload":
-    from ekiben.loadtest.golden import Golden
-    from ekiben.pipeline.targets import Payload
-
-    path = golden(bento)
-    return Payload(Golden.read(path), path, "golden examples")
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
-
-
-def _log_report(
-    project: Project, candidate: BentoRef, report: "LoadReport", verdict: Verdict, out: Path, run: str
-) -> None:
-    """To W&B; where that fails the verdict stands all the same, for it does not depend on who keeps the report."""
-    from ekiben.report.headline import summary
-
-    try:
-        config = {"bento": candidate.tag, "run": run}
-        logged = sources.registry(project).log_load_report(candidate.model, out, config, summary(report, verdict))
-    except Exception as error:  # the client has many kinds
-        _tell(f"the report is in {out}, but W&B did not take it: {error}")
-    else:
-        _tell(f"the report is {logged} in W&B")
+    return measuring.measure(project, candidate, slot.url, live, slo, out, run), str(out)
 
 
 def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
@@ -248,7 +125,7 @@ def deploy(bento: str, report: str, run: str, by: str) -> tuple[Release, Probe]:
         release = live  # the same training gave the same model: it stays the release that it is
     if live is None:  # nothing answers yet, so there is nothing to ask before the switch
         place.switch(release)
-    with Prober(place.url, [golden(b) for b in (live and live.bento, candidate) if b]) as prober:
+    with Prober(place.url, [store.golden(b) for b in (live and live.bento, candidate) if b]) as prober:
         if live is not None:
             prober.wait_for(PROBED // 4)
             place.switch(release)
@@ -269,7 +146,7 @@ def watch(release: str, seconds: float) -> tuple[Verdict, Probe]:
     new = Release.model_validate_json(release)
     place = platform(project, new.service)
     previous = place.observe().previous
-    with Prober(place.url, [golden(bento) for bento in (new.bento, previous and previous.bento) if bento]) as prober:
+    with Prober(place.url, [store.golden(b) for b in (new.bento, previous and previous.bento) if b]) as prober:
         time.sleep(seconds)
         verdict = _judge_probe(prober.so_far(), str(new.bento))
         if verdict.passed:
@@ -349,12 +226,5 @@ def example(place: "LocalPlatform") -> dict[str, Any]:
     active = place.observe().active
     if active is None:
         return {}
-    answers = json.loads(golden(active.bento).read_text())
+    answers = json.loads(store.golden(active.bento).read_text())
     return {"route": answers["route"], **answers["examples"][0]}
-
-
-def golden(bento: BentoRef) -> Path:
-    """The golden answers that travel with the Bento's model, in the BentoML store."""
-    import bentoml
-
-    return Path(bentoml.models.get(bentoml.bentos.get(bento.tag).info.all_models[0].tag).path) / GOLDEN

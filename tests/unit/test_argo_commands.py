@@ -150,6 +150,19 @@ def test_a_cluster_that_holds_an_older_workflow_is_noted(root: Path, cluster: Cl
     assert "`ekiben workflow apply release` brings it there" in ekiben(root, "workflow", "submit", "release")[1]
 
 
+def test_a_workflow_is_named_by_its_module_too(root: Path, cluster: Cluster, controller: Controller) -> None:
+    """As the README's commands do: `workflow apply release_on_cluster`, then `workflow submit release_on_cluster`."""
+    made = json.loads(json.dumps(AT_ONCE))
+    made["metadata"]["name"] = "release-on-cluster"
+    cluster.create(json.loads(json.dumps(made)), "ml")
+    (root / "workflows").mkdir()
+    made["spec"]["arguments"]["parameters"][0]["value"] = "newer"
+    (root / "workflows" / "release_on_cluster.yaml").write_text(yaml.safe_dump(made))
+    run, note = ekiben(root, "workflow", "submit", "release_on_cluster")
+    assert run.startswith("release-on-cluster-")
+    assert "`ekiben workflow apply release_on_cluster` brings it there" in note
+
+
 def test_logs_are_followed_to_the_end(root: Path, cluster: Cluster, controller: Controller) -> None:
     lines = [f"line {number}" for number in range(100)]
     controller.behave("train", seconds=100, log="\n".join(lines))

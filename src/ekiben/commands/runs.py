@@ -18,7 +18,7 @@ INTERRUPTED = 130
 
 @app.command()
 def submit(
-    name: Annotated[str, typer.Argument(help="WorkflowTemplate in the cluster, or a file: FILE.yaml.")],
+    name: Annotated[str, typer.Argument(help="WorkflowTemplate in the cluster, or its module; or a file: FILE.yaml.")],
     env: Env = "",
     param: Annotated[list[str] | None, typer.Option(help="Parameter, such as recipe=digits.")] = None,
     key: Annotated[str, typer.Option(help="What is submitted twice with the same key runs once.")] = "",
@@ -36,7 +36,8 @@ def submit(
     from ekiben.pipeline import argo, definitions
 
     client = connected(env)
-    document = definitions.file(name)[0] if definitions.is_file(name) else name
+    # A workflow may be named by its module, too: no object in a cluster has an underscore.
+    document = definitions.file(name)[0] if definitions.is_file(name) else name.replace("_", "-")
     values = pairs("--param", param or [])
     if dry_run:
         import yaml
@@ -47,7 +48,8 @@ def submit(
     run = argo.submit(document, values, client=client, key=key)
     if isinstance(document, str) and _is_another(document, client.template(document)):
         sys.stderr.write(
-            f"note: the cluster's {name} is not workflows/{name}.yaml; `ekiben workflow apply {name}` brings it there\n"
+            f"note: the cluster's {document} is not what lies in workflows/;"
+            f" `ekiben workflow apply {_module(document)}` brings it there\n"
         )
     if wait:
         _watched(run, timeout, as_json)
@@ -141,7 +143,7 @@ def _is_another(name: str, template: Any) -> bool:
     from ekiben.pipeline import definitions
 
     try:
-        own = definitions.file(str(definitions.golden(here(), name)))
+        own = definitions.file(str(definitions.golden(here(), _module(name))))
     except EkibenError:  # not in a project, or one without such a workflow
         return False
     return any(
@@ -150,6 +152,11 @@ def _is_another(name: str, template: Any) -> bool:
         and not definitions.holds(template["spec"], each["spec"])
         for each in own
     )
+
+
+def _module(name: str) -> str:
+    """Below workflows/, of what a cluster has under that name."""
+    return name.replace("-", "_")
 
 
 def _watched(run: "argo.Run", timeout: float | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ It stands on Argo Workflows 4.1 (see test_argo_submit.py). Time runs twentyfold 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.http import served, write_kubeconfig
 from tests.unit.test_argo_submit import RELEASE
 
+ROOT = Path(__file__).parents[2]
 PROJECT = """
 [tool.ekiben.environments.staging]
 context = "fake"
@@ -241,3 +243,20 @@ def test_a_terminal_gets_a_table_that_moves(root: Path, cluster: Cluster, contro
     text = seen.decode()
     assert "Running" in text
     assert text.rindex("onExit.conclude") < text.rindex("Succeeded")
+
+
+def test_what_the_readme_submits_is_what_it_has_applied(tmp_path: Path, cluster: Cluster) -> None:
+    """The project's own workflows, in the namespace that its own pyproject.toml names; nothing runs."""
+    text = (ROOT / "README.md").read_text()
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "models-staging"}}, "")
+    applied = {name for line in re.findall(r"ekiben workflow apply ([a-z_ ]+)", text) for name in line.split()}
+    submitted = [shlex.split(line) for line in re.findall(r"(?m)^ekiben (workflow submit .*)$", text)]
+    assert len(applied) > 2 and len(submitted) > 1
+    kubeconfig = str(tmp_path / "kubeconfig")
+    ekiben(ROOT, "workflow", "apply", *sorted(applied), "--env", "staging", KUBECONFIG=kubeconfig)
+    for command in submitted:
+        words = [word for word in command if word != "--wait"]
+        made = yaml.safe_load(ekiben(ROOT, *words, "--dry-run", KUBECONFIG=kubeconfig)[0])
+        given = {f"{each['name']}={each['value']}" for each in made["spec"]["arguments"]["parameters"]}
+        assert given == {word for at, word in enumerate(words) if words[at - 1] == "--param"}
+        assert cluster.get("workflowtemplates", made["spec"]["workflowTemplateRef"]["name"], "models-staging")

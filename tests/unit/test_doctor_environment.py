@@ -764,6 +764,16 @@ def test_rights_by_another_role_are_rights(world: World, tmp_path: Path) -> None
         assert world.findings(tmp_path, url)["executor's rights"].outcome == "fail"
 
 
+def test_a_registry_without_tls_is_asked_so_where_the_project_says_it_is_one(world: World) -> None:
+    with served(world.cluster) as url:
+        host = f"0.0.0.0:{url.rpartition(':')[2]}"  # this machine, by an address that does not say so
+        seen = {
+            insecure: addresses.registries([f"{host}/team/digits"], insecure)[0].look()[0] for insecure in ((), (host,))
+        }
+    assert seen[()].seen.startswith("no answer from here")
+    assert seen[(host,)].seen.startswith("GET /v2/ answers")
+
+
 def test_what_nobody_has_installed_asks_for_nothing(world: World, tmp_path: Path) -> None:
     """The project's own workflows, as the command reads them; `promote` is three documents."""
     from ekiben.commands.doctor import _documents
